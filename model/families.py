@@ -1,0 +1,203 @@
+"""Model families: presets of one Transformer, and how an experiment's keys resolve against them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from configs.errors import UserError, choose
+from parallel import rules
+
+NORMS = ('layernorm', 'rmsnorm')
+POSITIONS = ('learned', 'rotary')
+ACTIVATIONS = ('gelu', 'gelu_tanh', 'silu', 'relu')
+ATTENTIONS = ('auto', 'xla', 'cudnn', 'splash')
+REMATS = ('none', 'dots', 'full')
+COMPUTE_DTYPES = ('auto', 'float32', 'bfloat16')
+
+# Sizes are rounded up to these, so that they fill matrix units and divide over devices.
+VOCAB_MULTIPLE = 128
+MLP_MULTIPLE = 64  # of gated MLPs, whose 8/3 · embed_dim is seldom round
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    # Radford et al. 2019, and the released code: pre-norm, tanh approximation of GELU.
+    'gpt2': {
+        'norm': 'layernorm',
+        'norm_epsilon': 1e-5,
+        'position': 'learned',
+        'rope_theta': 10000.0,
+        'activation': 'gelu_tanh',
+        'gated_mlp': False,
+        'use_bias': True,
+        'qk_norm': False,
+        'tie_embeddings': True,
+    },
+    # Touvron et al. 2023 (LLaMA; grouped heads since LLaMA 2).
+    'llama': {
+        'norm': 'rmsnorm',
+        'norm_epsilon': 1e-5,
+        'position': 'rotary',
+        'rope_theta': 10000.0,
+        'activation': 'silu',
+        'gated_mlp': True,
+        'use_bias': False,
+        'qk_norm': False,
+        'tie_embeddings': False,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Every property of a Transformer, resolved. The keys are explained in configs/base.py."""
+
+    family: str
+    num_layers: int
+    embed_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    vocab_size: int
+    max_length: int
+    norm: str
+    norm_epsilon: float
+    position: str
+    rope_theta: float
+    activation: str
+    gated_mlp: bool
+    use_bias: bool
+    qk_norm: bool
+    tie_embeddings: bool
+    dropout_rate: float
+    attention: str
+    remat: str
+    compute_dtype: str
+
+
+def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> ModelConfig:
+    """Resolves an experiment's model against its family.
+
+    Args:
+      config: the whole experiment: `model`, `sequence_length` and `compute_dtype` are read.
+      vocab_size: ids of the tokenizer.
+      platform: 'cpu', 'gpu' or 'tpu', on which the model is to run; None: the one JAX finds here.
+
+    Raises:
+      UserError: for an unknown name, or keys that cannot go together.
+    """
+    platform = platform or jax.default_backend()
+    keys = config.model.to_dict()
+    preset = FAMILIES[choose('model.family', keys['family'], FAMILIES)]
+    keys.update({key: value for key, value in preset.items() if keys[key] is None})
+
+    def default(key: str, value: Any) -> None:
+        if keys[key] is None:
+            keys[key] = value
+
+    for key in ('num_layers', 'embed_dim', 'num_heads', 'num_kv_heads', 'head_dim', 'mlp_dim'):
+        if keys[key] is not None and keys[key] < 1:
+            raise UserError(f'model.{key}={keys[key]} must be at least 1.')
+    if keys['head_dim'] is None and keys['embed_dim'] % keys['num_heads']:
+        raise UserError(
+            f'model.embed_dim={keys["embed_dim"]} does not divide over model.num_heads={keys["num_heads"]}; '
+            'change one of them, or set model.head_dim.'
+        )
+    default('head_dim', keys['embed_dim'] // keys['num_heads'])
+    default('num_kv_heads', keys['num_heads'])
+    default('mlp_dim', _mlp_dim(keys['embed_dim'], gated=keys['gated_mlp']))
+    default('vocab_size', _round_up(vocab_size, VOCAB_MULTIPLE))
+    default('max_length', config.sequence_length)
+    keys['compute_dtype'] = _compute_dtype(config.compute_dtype, platform)
+
+    resolved = ModelConfig(**keys)
+    _check(resolved, vocab_size=vocab_size, sequence_length=config.sequence_length, platform=platform)
+    return dataclasses.replace(resolved, attention=_attention(resolved, config.sequence_length, platform))
+
+
+def check_layout(config: ModelConfig, mesh_shape: Any) -> None:
+    """Raises UserError if the model cannot be cut over a mesh ({mesh axis: devices})."""
+    sizes = {
+        'model.embed_dim': ('embed', config.embed_dim),
+        'model.num_heads': ('heads', config.num_heads),
+        'model.num_kv_heads': ('kv_heads', config.num_kv_heads),
+        'model.mlp_dim': ('mlp', config.mlp_dim),
+        'model.vocab_size': ('vocab', config.vocab_size),
+    }
+    rules.check_divides(sizes, mesh_shape)
+
+
+def _mlp_dim(embed_dim: int, *, gated: bool) -> int:
+    """Two thirds of 4 · embed_dim when gated, so that three matrices cost as much as two (Shazeer 2020)."""
+    return _round_up(-(-8 * embed_dim // 3), MLP_MULTIPLE) if gated else 4 * embed_dim
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _compute_dtype(name: str, platform: str) -> str:
+    choose('compute_dtype', name, COMPUTE_DTYPES)
+    if name == 'auto':
+        return 'float32' if platform == 'cpu' else 'bfloat16'
+    return name
+
+
+def _check(config: ModelConfig, *, vocab_size: int, sequence_length: int, platform: str) -> None:
+    """Raises UserError for values that are unknown or cannot go together."""
+    choose('model.norm', config.norm, NORMS)
+    choose('model.position', config.position, POSITIONS)
+    choose('model.activation', config.activation, ACTIVATIONS)
+    choose('model.attention', config.attention, ATTENTIONS)
+    choose('model.remat', config.remat, REMATS)
+    if config.num_heads % config.num_kv_heads:
+        raise UserError(
+            f'model.num_heads={config.num_heads} is not a multiple of model.num_kv_heads={config.num_kv_heads}; '
+            'each key/value head serves equally many query heads.'
+        )
+    if config.position == 'rotary' and config.head_dim % 2:
+        raise UserError(
+            f'model.head_dim={config.head_dim} is odd, and rotary positions turn pairs; use an even one.'
+        )
+    if sequence_length > config.max_length:
+        raise UserError(
+            f'sequence_length={sequence_length} is longer than model.max_length={config.max_length}; '
+            'shorten the one or raise the other.'
+        )
+    if config.vocab_size < vocab_size:
+        raise UserError(
+            f'model.vocab_size={config.vocab_size} is too small for the {vocab_size} ids of the tokenizer; '
+            f'leave it out, or use at least {vocab_size}.'
+        )
+    if not 0 <= config.dropout_rate < 1:
+        raise UserError(f'model.dropout_rate={config.dropout_rate} is not in [0, 1).')
+    if config.attention == 'cudnn' and not _cudnn_fits(config, platform):
+        raise UserError(
+            "model.attention='cudnn' needs a GPU, compute_dtype='bfloat16' and model.head_dim a multiple of 8, "
+            f"up to 128; here are {platform}, {config.compute_dtype} and {config.head_dim}. Use 'auto' or 'xla'."
+        )
+    if config.attention == 'splash' and not _splash_fits(sequence_length, platform):
+        raise UserError(
+            "model.attention='splash' needs a TPU and a sequence_length that is a multiple of 128; "
+            f"here are {platform} and {sequence_length}. Use 'auto' or 'xla'."
+        )
+
+
+def _attention(config: ModelConfig, sequence_length: int, platform: str) -> str:
+    """Returns the back end that 'auto' stands for."""
+    if config.attention != 'auto':
+        return config.attention
+    if _cudnn_fits(config, platform):
+        return 'cudnn'
+    return 'splash' if _splash_fits(sequence_length, platform) else 'xla'
+
+
+def _cudnn_fits(config: ModelConfig, platform: str) -> bool:
+    width_fits = config.head_dim % 8 == 0 and config.head_dim <= 128
+    return platform in ('gpu', 'cuda') and config.compute_dtype == 'bfloat16' and width_fits
+
+
+def _splash_fits(sequence_length: int, platform: str) -> bool:
+    return platform == 'tpu' and sequence_length % 128 == 0

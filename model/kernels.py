@@ -1,0 +1,1 @@
+"""Fused attention kernels: cuDNN on GPU, splash on TPU."""

@@ -1,0 +1,122 @@
+"""Norms, activations, linear maps and the MLP.
+
+The functions are the mathematics; the modules below them declare the parameters (float32,
+with logical axes) and cast them to the dtype of their input.
+
+B batch · L length · D embed · F mlp
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from model.families import ModelConfig
+from parallel.rules import constrain
+
+INIT_STDDEV = 0.02  # of every matrix; Radford et al. 2019 and the released GPT-2
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    'gelu': functools.partial(jax.nn.gelu, approximate=False),
+    'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+    'silu': jax.nn.silu,
+    'relu': jax.nn.relu,
+}
+
+
+def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array | None, *, epsilon: float) -> jax.Array:
+    """(x − mean) / √(variance + ε) · scale + bias over the last axis (Ba et al. 2016).
+
+    Computed in float32, returned in x's dtype. The variance is the biased one.
+    """
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    y = centred * jax.lax.rsqrt(variance + epsilon) * scale_D
+    return (y if bias_D is None else y + bias_D).astype(x.dtype)
+
+
+def rms_norm(x: jax.Array, scale_D: jax.Array, *, epsilon: float) -> jax.Array:
+    """x / √(mean(x²) + ε) · scale over the last axis (Zhang and Sennrich 2019).
+
+    Computed in float32, returned in x's dtype.
+    """
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    return (x32 * jax.lax.rsqrt(mean_square + epsilon) * scale_D).astype(x.dtype)
+
+
+def residual_stddev(config: ModelConfig) -> float:
+    """Initial spread of the projections that end a residual branch.
+
+    Each of the 2 · num_layers branches adds its variance to the residual stream; the factor
+    keeps their sum from growing with depth. Source: Radford et al. 2019, section 2.3.
+    """
+    return INIT_STDDEV / (2 * config.num_layers) ** 0.5
+
+
+class Norm(nn.Module):
+    """The family's norm over the last axis, whose logical axis is `axis`."""
+
+    config: ModelConfig
+    axis: str = 'norm'
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises x; shape and dtype stay."""
+
+        def param(name: str, init: nn.initializers.Initializer) -> jax.Array:
+            boxed_init = nn.with_logical_partitioning(init, (self.axis,))
+            return self.param(name, boxed_init, x.shape[-1:], jnp.float32)
+
+        scale = param('scale', nn.initializers.ones)
+        if self.config.norm == 'rmsnorm':
+            return rms_norm(x, scale, epsilon=self.config.norm_epsilon)
+        bias = param('bias', nn.initializers.zeros) if self.config.use_bias else None
+        return layer_norm(x, scale, bias, epsilon=self.config.norm_epsilon)
+
+
+class Linear(nn.Module):
+    """Contracts the last axes of x with a kernel; `axes` names the kernel's, inputs then outputs."""
+
+    features: tuple[int, ...]
+    axes: tuple[str, ...]
+    use_bias: bool
+    stddev: float = INIT_STDDEV
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns x · kernel + bias in x's dtype; as many last axes are contracted as `axes` has inputs."""
+        inputs = len(self.axes) - len(self.features)
+        kernel_init = nn.with_logical_partitioning(nn.initializers.normal(self.stddev), self.axes)
+        kernel = self.param('kernel', kernel_init, x.shape[-inputs:] + self.features, jnp.float32)
+        y = jnp.tensordot(x, kernel.astype(x.dtype), inputs)
+        if self.use_bias:
+            bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[inputs:])
+            y += self.param('bias', bias_init, self.features, jnp.float32).astype(x.dtype)
+        return y
+
+
+class MLP(nn.Module):
+    """down(activation(up(x))), or down(activation(gate(x)) · up(x)) when gated (Shazeer 2020)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        """Returns the branch's output [B, L, D]."""
+        config = self.config
+        activation = ACTIVATIONS[config.activation]
+
+        def widen(name: str) -> jax.Array:
+            y_BLF = Linear((config.mlp_dim,), ('embed', 'mlp'), config.use_bias, name=name)(x_BLD)
+            return constrain(y_BLF, 'batch', 'length', 'activation_mlp')
+
+        up_BLF = widen('up')
+        hidden_BLF = activation(widen('gate')) * up_BLF if config.gated_mlp else activation(up_BLF)
+        axes, stddev = ('mlp', 'embed'), residual_stddev(config)
+        return Linear((config.embed_dim,), axes, config.use_bias, stddev, name='down')(hidden_BLF)

@@ -1,0 +1,104 @@
+"""The one table of layouts: which mesh axes share each logical axis.
+
+Model code names the axes of its arrays (`embed`, `heads`, `length`, …); this table says over
+which axes of the device mesh (`data`, `fsdp`, `tensor`, `context`) each is cut. A new layout
+is a changed row here, and nothing in the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from configs.errors import UserError
+
+MeshAxes = str | tuple[str, ...] | None
+
+LOGICAL_RULES: tuple[tuple[str, MeshAxes], ...] = (
+    # Parameters: `fsdp` cuts the residual width and gathers it at use; `tensor` cuts heads,
+    # hidden units and vocabulary, which stay cut during the computation.
+    ('layers', None),
+    ('position', None),
+    ('norm', None),
+    ('head_dim', None),
+    ('embed', 'fsdp'),
+    ('heads', 'tensor'),
+    ('kv_heads', 'tensor'),
+    ('mlp', 'tensor'),
+    ('vocab', 'tensor'),
+    # Activations: sequences over `data` and `fsdp`, positions over `context`. Each device holds
+    # the queries of its positions and gathers the keys and values of all (`key_length`).
+    ('batch', ('data', 'fsdp')),
+    ('length', 'context'),
+    ('key_length', None),
+    ('activation_embed', None),
+    ('activation_heads', 'tensor'),
+    ('activation_kv_heads', 'tensor'),
+    ('activation_mlp', 'tensor'),
+    ('activation_vocab', 'tensor'),
+)
+
+_RULES = dict(LOGICAL_RULES)
+
+
+def mesh_axes(logical_axis: str | None) -> tuple[str, ...]:
+    """Returns the mesh axes that cut `logical_axis`; KeyError if the table has no such row."""
+    axes = _RULES[logical_axis] if logical_axis is not None else None
+    return (axes,) if isinstance(axes, str) else axes or ()
+
+
+def partition_spec(logical_axes: tuple[str | None, ...]) -> PartitionSpec:
+    """Returns the layout of an array whose dimensions have these logical axes (None: whole)."""
+    return PartitionSpec(*(mesh_axes(axis) or None for axis in logical_axes))
+
+
+def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
+    """Asks the compiler to lay out `x` by the table; does nothing without a mesh (`jax.set_mesh`).
+
+    A dimension that does not divide over its devices, such as a batch of one prompt, stays
+    whole. Sizes that must divide are refused beforehand, by `check_divides`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    spec = []
+    for size, logical_axis in zip(x.shape, logical_axes, strict=True):
+        axes = mesh_axes(logical_axis)
+        spec.append(axes if axes and size % _shards(axes, mesh.shape) == 0 else None)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def shardings(boxed: Any, mesh: Mesh) -> Any:
+    """Returns the NamedShardings of a tree whose leaves are boxed with their logical axes.
+
+    `boxed` is what `jax.eval_shape(model.init, …)` gives, or anything made from it by
+    `jax.tree.map`, such as a state with its optimizer's moments; leaves without a box stay whole.
+    """
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, LOGICAL_RULES)
+
+
+def check_divides(sizes: Mapping[str, tuple[str, int]], mesh_shape: Mapping[str, int]) -> None:
+    """Raises UserError if a size does not divide over the devices that share its axis.
+
+    Args:
+      sizes: config key → (logical axis, size), as in {'model.num_kv_heads': ('kv_heads', 2)}.
+      mesh_shape: mesh axis → devices along it.
+    """
+    for key, (logical_axis, size) in sizes.items():
+        axes = mesh_axes(logical_axis)
+        shards = _shards(axes, mesh_shape)
+        if size % shards:
+            factors = ' × '.join(f'{axis}={mesh_shape[axis]}' for axis in axes if axis in mesh_shape)
+            raise UserError(
+                f'{key}={size} does not divide over {shards} devices (mesh {factors}); '
+                f'use a multiple of {shards}, or another mesh.'
+            )
+
+
+def _shards(axes: tuple[str, ...], mesh_shape: Mapping[str, int]) -> int:
+    return math.prod(mesh_shape.get(axis, 1) for axis in axes)
