@@ -154,8 +154,8 @@ def _check(config: ModelConfig, *, vocab_size: int, sequence_length: int, platfo
     choose('model.remat', config.remat, REMATS)
     if config.num_heads % config.num_kv_heads:
         raise UserError(
-            f'model.num_heads={config.num_heads} is not a multiple of model.num_kv_heads={config.num_kv_heads}; '
-            'each key/value head serves equally many query heads.'
+            f'model.num_heads={config.num_heads} is not a multiple of '
+            f'model.num_kv_heads={config.num_kv_heads}; each key/value head serves equally many query heads.'
         )
     if config.position == 'rotary' and config.head_dim % 2:
         raise UserError(
@@ -175,8 +175,9 @@ def _check(config: ModelConfig, *, vocab_size: int, sequence_length: int, platfo
         raise UserError(f'model.dropout_rate={config.dropout_rate} is not in [0, 1).')
     if config.attention == 'cudnn' and not _cudnn_fits(config, platform):
         raise UserError(
-            "model.attention='cudnn' needs a GPU, compute_dtype='bfloat16' and model.head_dim a multiple of 8, "
-            f"up to 128; here are {platform}, {config.compute_dtype} and {config.head_dim}. Use 'auto' or 'xla'."
+            "model.attention='cudnn' needs a GPU, compute_dtype='bfloat16' and a head_dim that is a multiple "
+            f'of 8 up to 128; here are {platform}, {config.compute_dtype} and {config.head_dim}. '
+            "Use 'auto' or 'xla'."
         )
     if config.attention == 'splash' and not _splash_fits(sequence_length, platform):
         raise UserError(
