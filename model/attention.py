@@ -32,12 +32,11 @@ def attend(
       q_BLNH, k_BLKH, v_BLKH: N is a multiple of K; each key/value head serves N/K query heads.
       segments_BL: int32; a position attends only to its own segment, so that padding
         (segment 0) attends to padding and nothing else does. None: all one segment.
-      implementation: 'xla', 'cudnn' or 'splash'.
+      implementation: 'xla', 'cudnn' or 'splash'; shapes that a kernel cannot take go to 'xla'.
     """
-    if implementation == 'cudnn':
-        return kernels.cudnn(q_BLNH, k_BLKH, v_BLKH, segments_BL)
-    if implementation == 'splash' and kernels.splash_fits(q_BLNH.shape[1]):
-        return kernels.splash(q_BLNH, k_BLKH, v_BLKH, segments_BL)
+    if implementation != 'xla' and kernels.fits(implementation, *q_BLNH.shape[:2]):
+        kernel = {'cudnn': kernels.cudnn, 'splash': kernels.splash}[implementation]
+        return kernel(q_BLNH, k_BLKH, v_BLKH, segments_BL)
     k_BSKH = constrain(k_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     v_BSKH = constrain(v_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     return attend_masked(q_BLNH, k_BSKH, v_BSKH, causal_mask(q_BLNH.shape[1], segments_BL))

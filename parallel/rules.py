@@ -52,6 +52,13 @@ def mesh_axes(logical_axis: str | None) -> tuple[str, ...]:
     return (axes,) if isinstance(axes, str) else axes or ()
 
 
+def num_shards(logical_axis: str | None, mesh_shape: Mapping[str, int] | None = None) -> int:
+    """Returns into how many parts an axis is cut; `mesh_shape` None: by the mesh that is set, if any."""
+    if mesh_shape is None:
+        mesh_shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(mesh_shape.get(axis, 1) for axis in mesh_axes(logical_axis))
+
+
 def partition_spec(logical_axes: tuple[str | None, ...]) -> PartitionSpec:
     """Returns the layout of an array whose dimensions have these logical axes (None: whole)."""
     return PartitionSpec(*(mesh_axes(axis) or None for axis in logical_axes))
@@ -67,9 +74,8 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     if mesh.empty:
         return x
     spec = []
-    for size, logical_axis in zip(x.shape, logical_axes, strict=True):
-        axes = mesh_axes(logical_axis)
-        spec.append(axes if axes and size % _shards(axes, mesh.shape) == 0 else None)
+    for size, axis in zip(x.shape, logical_axes, strict=True):
+        spec.append(mesh_axes(axis) or None if size % num_shards(axis) == 0 else None)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
@@ -90,15 +96,10 @@ def check_divides(sizes: Mapping[str, tuple[str, int]], mesh_shape: Mapping[str,
       mesh_shape: mesh axis → devices along it.
     """
     for key, (logical_axis, size) in sizes.items():
-        axes = mesh_axes(logical_axis)
-        shards = _shards(axes, mesh_shape)
+        shards = num_shards(logical_axis, mesh_shape)
         if size % shards:
-            factors = ' × '.join(f'{axis}={mesh_shape[axis]}' for axis in axes if axis in mesh_shape)
+            factors = ' × '.join(f'{axis}={mesh_shape[axis]}' for axis in mesh_axes(logical_axis))
             raise UserError(
                 f'{key}={size} does not divide over {shards} devices (mesh {factors}); '
                 f'use a multiple of {shards}, or another mesh.'
             )
-
-
-def _shards(axes: tuple[str, ...], mesh_shape: Mapping[str, int]) -> int:
-    return math.prod(mesh_shape.get(axis, 1) for axis in axes)
