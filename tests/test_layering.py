@@ -87,12 +87,13 @@ def data_loads_jax(root: Path) -> list[str]:
     files = [path.relative_to(root).with_suffix('') for path in (root / NEEDS_NO_JAX).rglob('*.py')]
     modules = sorted('.'.join(file.parts).removesuffix('.__init__') for file in files)
     program = (
-        f'import importlib, sys\n'
-        f'sys.path.insert(0, {str(root)!r})\n'
+        'import importlib, sys\n'
         f'for name in {modules!r}: importlib.import_module(name)\n'
         f'print(*(name for name in {JAX!r} if name in sys.modules))'
     )
-    result = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return [f'{NEEDS_NO_JAX} loads {name}' for name in result.stdout.split()]
 
