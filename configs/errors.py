@@ -25,4 +25,6 @@ def choose(name: str, value: str, known: Iterable[str]) -> str:
     if value in known:
         return value
     choices = ', '.join(repr(k) for k in known)
-    raise UserError(f'{name}={value!r} is not known.{did_you_mean(str(value), known)} Choose one of: {choices}.')
+    raise UserError(
+        f'{name}={value!r} is not known.{did_you_mean(str(value), known)} Choose one of: {choices}.'
+    )

@@ -1,0 +1,117 @@
+"""An experiment's config as a value: checked before use, written to a run, read back, compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.command_line import flatten
+from configs.errors import UserError, choose
+
+CHOICES = {
+    'optimizer.name': ('adamw',),
+    'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
+    'data.mode': ('shards', 'stream'),
+    'data.text_documents': ('paragraph', 'line', 'file'),
+    'tokenizer.kind': ('bpe', 'unigram'),
+    'wandb.mode': ('online', 'offline', 'disabled'),
+}
+AT_LEAST_ONE = (
+    'num_steps',
+    'batch_size',
+    'sequence_length',
+    'grad_accumulation',
+    'log_every',
+    'keep_checkpoints',
+    'max_skipped_steps',
+    'sample_tokens',
+    'data.shard_tokens',
+    'data.shuffle_bytes',
+)
+NOT_NEGATIVE = (
+    'eval_every',
+    'eval_batches',
+    'checkpoint_every',
+    'sample_every',
+    'z_loss',
+    'data.num_workers',
+    'optimizer.warmup_steps',
+    'optimizer.weight_decay',
+    'optimizer.clip_norm',
+)
+SHARES = ('ema_decay', 'label_smoothing', 'optimizer.b1', 'optimizer.b2', 'data.eval_fraction')
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a value, or a combination of values, that no machine could run.
+
+    What depends on the tokenizer or on the devices is checked where those are known
+    (`model.families.resolve`, `parallel.mesh.make_mesh`), still before anything is compiled.
+    """
+    flat = flatten(config)
+    for key, choices in CHOICES.items():
+        choose(key, flat[key], choices)
+    for keys, minimum in ((AT_LEAST_ONE, 1), (NOT_NEGATIVE, 0)):
+        for key in keys:
+            if flat[key] < minimum:
+                raise UserError(f'{key}={flat[key]} is too small; it must be at least {minimum}.')
+    for key in SHARES:
+        if not 0 <= flat[key] < 1:
+            raise UserError(f'{key}={flat[key]} is a share; it must be at least 0 and below 1.')
+    if config.optimizer.learning_rate <= 0:
+        raise UserError(f'optimizer.learning_rate={config.optimizer.learning_rate} must be above 0.')
+    if config.batch_size % config.grad_accumulation:
+        raise UserError(
+            f'batch_size={config.batch_size} does not divide into grad_accumulation='
+            f'{config.grad_accumulation} equal parts; use a multiple of {config.grad_accumulation}.'
+        )
+    if config.optimizer.warmup_steps >= config.num_steps and config.optimizer.warmup_steps > 0:
+        raise UserError(
+            f'optimizer.warmup_steps={config.optimizer.warmup_steps} leaves nothing of num_steps='
+            f'{config.num_steps}; use fewer warm-up steps.'
+        )
+    if len(config.profile_steps) not in (0, 2):
+        raise UserError(f'profile_steps={config.profile_steps} must be () or (first, last).')
+
+
+def save(config: ConfigDict, path: Path) -> None:
+    """Writes the config as JSON, beside and then into place."""
+    beside = path.with_suffix('.tmp')
+    beside.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+    beside.replace(path)
+
+
+def load(path: Path) -> ConfigDict:
+    """Reads a config that `save` wrote; keys it lacks keep the defaults of configs/base.py."""
+    try:
+        return from_dict(json.loads(path.read_text(encoding='utf-8')))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f'{path} cannot be read as a config ({error}); is its directory a run of train.py?'
+        ) from error
+
+
+def from_dict(saved: dict) -> ConfigDict:
+    """Returns the defaults overlaid with nested `saved` values, lists made tuples again."""
+    config = base.get_config()
+
+    def overlay(section: ConfigDict, values: dict) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                overlay(section[key], value)
+            elif key not in section:
+                raise UserError(f'the saved config has a key {key!r} that this version does not know.')
+            else:
+                section[key] = tuple(value) if isinstance(value, list) else value
+
+    overlay(config, saved)
+    return config
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Returns 'key: old → new' for every key whose value differs."""
+    before, after = flatten(old), flatten(new)
+    return [f'{key}: {before.get(key)} → {value}' for key, value in after.items() if before.get(key) != value]

@@ -1,0 +1,38 @@
+"""A small GPT-2 on the embedded corpus: the whole road in a few minutes on a laptop's CPU.
+
+  python prepare.py  --config=configs/quickstart.py
+  python train.py    --config=configs/quickstart.py --workdir=runs/quickstart
+
+`:smoke` is the same experiment shrunk to seconds.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.errors import choose
+
+
+def get_config(size: str = '') -> ConfigDict:
+    """Returns the experiment; `size` is '' or 'smoke'."""
+    choose('size', size, ('', 'smoke'))
+    config = base.get_config()
+    config.model.family = 'gpt2'
+    config.model.num_layers = 4
+    config.model.embed_dim = 256
+    config.model.num_heads = 4
+    config.sequence_length = 256
+    config.batch_size = 16
+    config.num_steps = 400
+    config.tokenizer.vocab_size = 4096
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.warmup_steps = 40
+    config.eval_every = 100
+    config.sample_every = 100
+    config.checkpoint_every = 100
+    config.data.path = 'prepared/quickstart'
+    if size == 'smoke':
+        base.shrink(config)
+        config.data.path = 'prepared/quickstart-smoke'
+    return config

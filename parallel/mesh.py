@@ -1,0 +1,86 @@
+"""The mesh of devices, and which part of a batch each process must read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from configs.errors import UserError
+
+AXES = ('data', 'fsdp', 'tensor', 'context')
+BATCH_SPEC = P(('data', 'fsdp'), 'context')  # of the [B, L] arrays of a batch
+ROW_SPEC = P(('data', 'fsdp'))  # of what is kept per row of the batch
+
+
+def make_mesh(shape: Mapping[str, int]) -> Mesh:
+    """Lays all devices out as `data` × `fsdp` × `tensor` × `context`; one -1 takes what remains.
+
+    Raises UserError when the axes do not multiply to the number of devices.
+    """
+    sizes = {axis: shape[axis] for axis in AXES}
+    count = jax.device_count()
+    known = math.prod(size for size in sizes.values() if size != -1)
+    open_axes = [axis for axis, size in sizes.items() if size == -1]
+    text = ' × '.join(f'{axis}={size}' for axis, size in sizes.items())
+    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f'mesh {text} is not a layout: sizes are at least 1, and at most one may be -1.')
+    if count % known or (not open_axes and known != count):
+        raise UserError(
+            f'mesh {text} does not fit {count} devices; make the product {count}, or one axis -1.'
+        )
+    if open_axes:
+        sizes[open_axes[0]] = count // known
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def check_batch(mesh: Mesh, config: ConfigDict) -> None:
+    """Raises UserError when the batches of an experiment cannot be cut evenly over the mesh."""
+    batch_size, parts, length = config.batch_size, config.grad_accumulation, config.sequence_length
+    shards = mesh.shape['data'] * mesh.shape['fsdp']
+    if (batch_size // parts) % shards:
+        in_parts = f' in grad_accumulation={parts} parts' if parts > 1 else ''
+        raise UserError(
+            f'batch_size={batch_size}{in_parts} does not divide over {shards} data shards '
+            f'(mesh data={mesh.shape["data"]} × fsdp={mesh.shape["fsdp"]}); '
+            f'use a multiple of {shards * parts}.'
+        )
+    if length % mesh.shape['context']:
+        raise UserError(
+            f'sequence_length={length} does not divide over mesh context={mesh.shape["context"]}; '
+            f'use a multiple of it.'
+        )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> slice:
+    """Returns the rows of the global batch that this process's devices hold."""
+    indices = NamedSharding(mesh, ROW_SPEC).addressable_devices_indices_map((batch_size,))
+    spans = [index[0].indices(batch_size)[:2] for index in indices.values()]
+    return slice(min(start for start, _ in spans), max(stop for _, stop in spans))
+
+
+def global_array(
+    mesh: Mesh, local: np.ndarray, rows: slice, batch_size: int, spec: P = BATCH_SPEC
+) -> jax.Array:
+    """Joins every process's `local` rows [R, …] of the global batch into one array [B, …] cut by `spec`."""
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = index[0].indices(batch_size)
+        return local[(slice(start - rows.start, stop - rows.start), *index[1:])]
+
+    sharding = NamedSharding(mesh, P(*spec[: local.ndim]))
+    return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, part)
+
+
+def local_part(array: jax.Array, rows: slice) -> np.ndarray:
+    """Returns this process's `rows` of a global array that `global_array` joined, on the host."""
+    local = np.zeros((rows.stop - rows.start, *array.shape[1:]), array.dtype)
+    for shard in array.addressable_shards:
+        start, stop, _ = shard.index[0].indices(array.shape[0])
+        local[(slice(start - rows.start, stop - rows.start), *shard.index[1:])] = shard.data
+    return local

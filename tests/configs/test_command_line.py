@@ -1,0 +1,101 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import base, command_line, experiment
+from configs.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = [
+    'quickstart.py', 'quickstart.py:smoke', 'gpt2.py', 'gpt2.py:small', 'gpt2.py:medium', 'gpt2.py:large',
+    'gpt2.py:xl', 'gpt2.py:smoke', 'llama.py', 'llama.py:60m', 'llama.py:300m', 'llama.py:1b', 'llama.py:7b',
+    'llama.py:smoke',
+]  # fmt: skip
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, script, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def load(experiment_file: str):
+    import importlib
+
+    name, _, argument = experiment_file.partition(':')
+    module = importlib.import_module(f'configs.{name.removesuffix(".py")}')
+    return module.get_config(argument) if argument else module.get_config()
+
+
+def test_every_key_of_the_defaults_is_explained():
+    assert set(command_line.flatten(base.get_config())) == set(command_line.documented_keys())
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_every_experiment_passes_its_checks_and_survives_the_disk(name, tmp_path):
+    config = load(name)
+    experiment.check(config)
+    experiment.save(config, tmp_path / 'config.json')
+    assert experiment.load(tmp_path / 'config.json').to_dict() == config.to_dict()
+
+
+def test_an_experiment_cannot_invent_keys():
+    with pytest.raises(AttributeError, match='learning_rat'):
+        base.get_config().optimizer.learning_rat = 1.0
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'batch_size': 10, 'grad_accumulation': 4}, 'use a multiple of 4'),
+        ({'num_steps': 0}, 'num_steps=0 is too small'),
+        ({'optimizer.warmup_steps': 1000}, 'use fewer warm-up steps'),
+        ({'optimizer.learning_rate': 0.0}, 'must be above 0'),
+        ({'optimizer.schedule': 'cosin'}, "Did you mean 'cosine'"),
+        ({'data.eval_fraction': 1.5}, 'is a share'),
+        ({'data.mode': 'shard'}, "'shards'"),
+        ({'profile_steps': (3,)}, 'first, last'),
+    ],
+)
+def test_impossible_combinations_are_refused(changes, message):
+    config = base.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        experiment.check(config)
+
+
+@pytest.mark.parametrize('script', ['prepare.py', 'train.py', 'evaluate.py', 'generate.py'])
+def test_help_teaches_and_imports_nothing_slow(script):
+    done = run('-X', 'importtime', script, '--help')
+    assert done.returncode == 0
+    assert 'python ' + script in done.stdout, 'an example to copy'
+    assert 'ml_collections' in done.stderr, 'the imports are listed'
+    for slow in ('jax', 'flax', 'orbax', 'sentencepiece', 'wandb', 'matplotlib'):
+        assert f' {slow}\n' not in done.stderr
+    if script in ('prepare.py', 'train.py'):
+        assert '--config.optimizer.learning_rate=' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (
+            ['--config=configs/quickstart.py', '--config.optimizer.learning_rat=1'],
+            "Did you mean 'optimizer.learning_rate'",
+        ),
+        (['--config=configs/quickstart.py', '--config.num_stesp=1'], "Did you mean 'num_steps'"),
+        (['--config=configs/quickstart.py', '--config.num_steps=many'], 'many'),
+        (['--config=configs/quickstart.py:smok'], "Did you mean 'smoke'"),
+        (['--config=configs/absent.py'], 'absent.py'),
+        ([], '--config=configs/quickstart.py'),
+        (['--config=configs/quickstart.py', '--wrkdir=x'], 'workdir'),
+        (['--config=configs/quickstart.py', 'smoke'], 'is not a flag'),
+    ],
+)
+def test_mistakes_end_with_one_message_and_status_2(arguments, message, tmp_path):
+    done = run('train.py', *arguments, f'--workdir={tmp_path / "run"}')
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert not (tmp_path / 'run').exists()

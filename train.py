@@ -1,0 +1,206 @@
+"""Trains a language model.
+
+  python train.py --config=configs/quickstart.py --workdir=runs/quickstart [--config.KEY=VALUE …]
+
+The config says what to train, --workdir where everything goes: config.json, metrics.jsonl, loss.png,
+log.txt, tokenizer/, samples/ and checkpoints/. The same command continues a run that was stopped, from
+its newest checkpoint. Text is prepared beforehand by: python prepare.py with the same config.
+Ctrl-C and SIGTERM write a checkpoint first.
+
+Several processes train one model when JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and
+JAX_PROCESS_ID are set for each, or LATHE_DISTRIBUTED=1 where JAX finds the others itself (TPU pods, Slurm).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from absl import flags
+
+from configs import command_line, experiment
+from configs.errors import UserError
+
+command_line.define_config()
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; made if absent.', required=True)
+
+STARTED = time.perf_counter()
+
+
+def train(config, workdir: Path) -> int:
+    """Trains to `config.num_steps` and returns the exit status: 0, or 128 + the signal that stopped it."""
+    experiment.check(config)
+    # JAX takes a second to import, so --help and mistyped keys are answered before it is.
+    import jax
+
+    import objectives
+    from data import loader
+    from model import flops
+    from parallel import mesh as meshes
+    from parallel import processes
+    from training import console, hardware, plot, provenance, run, sampling, shutdown, tracking
+    from training import state as states
+    from training.checkpoint import Checkpoints
+    from training.evaluation import Evaluator, batches
+    from training.optimizer import make_optimizer, make_schedule
+    from training.step import make_train_step
+
+    # ---- Devices and mesh ------------------------------------------------------------------------------
+    processes.start()
+    mesh = meshes.make_mesh(config.mesh)
+    meshes.check_batch(mesh, config)
+    jax.set_mesh(mesh)
+    rows = meshes.local_rows(mesh, config.batch_size)
+
+    # ---- Data ------------------------------------------------------------------------------------------
+    objective = objectives.get(config.objective)
+    train_data = loader.load(config, split='train', rows=rows)
+    tokenizer = train_data.tokenizer
+
+    # ---- Model and state -------------------------------------------------------------------------------
+    model = run.build_model(config, tokenizer, mesh)
+    optimizer = make_optimizer(config)
+    abstract = states.abstract_state(model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+
+    # ---- Restore ---------------------------------------------------------------------------------------
+    main = processes.is_main()
+    log = console.Log(run.prepare_directory(workdir) / 'log.txt' if main else None, quiet=not main)
+    facts = {
+        'code_version': provenance.code_version(),
+        'data_fingerprint': train_data.fingerprint,
+        'tokenizer_fingerprint': tokenizer.fingerprint,
+        'packages': provenance.package_versions(),
+        'devices': provenance.devices(),
+        'mesh': dict(mesh.shape),
+        'num_params': num_params,
+    }
+    checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    first_position = meshes.global_array(
+        mesh, train_data.initial_position(), rows, config.batch_size, meshes.ROW_SPEC
+    )
+    resumed = run.resume(checkpoints, abstract, first_position, config, facts, log)
+    if resumed is None:
+        start, position = 0, first_position
+        state = states.create(model, optimizer, abstract, seed=config.seed)
+    else:
+        start, state, position = resumed
+    if main:
+        experiment.save(config, workdir / 'config.json')
+        tokenizer.save(workdir / 'tokenizer')
+    if start == 0:
+        log(console.parameter_table(states.describe_parameters(abstract.params, states.boxed_params(model))))
+    tokens_per_step = config.batch_size * config.sequence_length
+    log(
+        f'{num_params:,} parameters · {facts["devices"]} · mesh {facts["mesh"]} · '
+        f'{model.config.compute_dtype} · steps of {tokens_per_step:,} tokens'
+    )
+    if start >= config.num_steps:
+        log(f'{workdir} is finished: {start} of {config.num_steps} steps are done.', style='green')
+        return 0
+
+    # ---- Loop ------------------------------------------------------------------------------------------
+    tracker = tracking.Tracker(workdir, config, step=start, facts=facts) if main else None
+    train_step = jax.jit(
+        make_train_step(model, objective, config, optimizer, make_schedule(config)), donate_argnums=0
+    )
+    evaluate = None
+    if config.eval_every:
+        evaluate = Evaluator(
+            model, objective, config, mesh, loader.load(config, split='eval', rows=rows), config.eval_batches
+        )
+    pace = console.Pace(
+        step=start,
+        num_steps=config.num_steps,
+        tokens_per_step=tokens_per_step,
+        flops_per_step=tokens_per_step * flops.training_flops_per_token(model.config, config.sequence_length),
+        peak=hardware.peak_flops(model.config.compute_dtype),
+    )
+    stop = shutdown.Shutdown()
+
+    def report(step: int, metrics) -> None:
+        """Reads a step's metrics from the devices, which waits for that step, and passes them on."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if step == start + 1:
+            seconds = time.perf_counter() - STARTED
+            log(f'step {step} done after {seconds:.1f} s: loss {values["loss"]:.4f}')
+            pace.read(step)  # so that compilation is not taken for training
+            if step % config.log_every:
+                return
+        if values['skipped_in_a_row'] >= config.max_skipped_steps:
+            raise UserError(
+                f'{config.max_skipped_steps} steps in a row, up to step {step}, had a loss or gradient that is '
+                f'not finite. Checkpoints before them are intact; a lower optimizer.learning_rate may help.'
+            )
+        if step % config.log_every == 0 or step == config.num_steps:
+            record = {
+                name: value for name, value in values.items() if name not in ('skipped_in_a_row', 'weight')
+            }
+            record |= {'tokens_seen': step * tokens_per_step, **pace.read(step)}
+            log.progress(pace.line(step, record))
+            if tracker:
+                tracker.log(step, record)
+
+    status = None
+    pending = None
+    stream = batches(config, objective, mesh, train_data, meshes.local_part(position, rows))
+    for step in range(start + 1, config.num_steps + 1):
+        batch, local_position = next(stream)
+        if config.profile_steps and step == config.profile_steps[0]:
+            jax.profiler.start_trace(str(workdir / 'profile'))
+        state, metrics = train_step(state, batch)
+        if pending:
+            report(*pending)  # the previous step's, read while this one runs
+        pending = (step, metrics)
+        if config.profile_steps and step == config.profile_steps[1]:
+            jax.block_until_ready(metrics)
+            jax.profiler.stop_trace()
+
+        status = stop.status(step)
+        last = step == config.num_steps
+        due = {every: config[every] and (step % config[every] == 0 or last)
+               for every in ('eval_every', 'sample_every', 'checkpoint_every')}  # fmt: skip
+        if not (any(due.values()) or last or status):
+            continue
+        report(*pending)
+        pending = None
+        with pace.pause():
+            params = state.params if state.ema_params is None else state.ema_params
+            scores = {}
+            if evaluate and due['eval_every'] and not status:
+                scores = evaluate(params)
+                log(f'step {step}: ' + ' · '.join(f'{name} {value:.4f}' for name, value in scores.items()))
+            if due['sample_every'] and not status:
+                samples = sampling.sample(model, params, tokenizer, config, step)
+                if tracker:
+                    run.write_samples(workdir, step, samples)
+                    tracker.log_samples(step, samples)
+            if tracker:
+                if scores:
+                    tracker.log(step, scores)
+                plot.draw_loss(workdir / 'metrics.jsonl', workdir / 'loss.png')
+            if due['checkpoint_every'] or last or status:
+                position = meshes.global_array(mesh, local_position, rows, config.batch_size, meshes.ROW_SPEC)
+                meta = facts | {'step': step, 'config': config.to_dict()}
+                checkpoints.save(step, state, position, meta, scores)
+        if status:
+            break
+
+    # ---- Finish ----------------------------------------------------------------------------------------
+    checkpoints.wait()
+    checkpoints.close()
+    if tracker:
+        tracker.close(status or 0)
+    if status:
+        log(
+            f'stopped by a signal after step {step}, which is saved; the same command continues.',
+            style='yellow',
+        )
+    else:
+        log(f'finished {config.num_steps} steps; see {workdir}/loss.png and {workdir}/samples', style='green')
+    log.close()
+    return status or 0
+
+
+if __name__ == '__main__':
+    command_line.run(lambda: train(flags.FLAGS.config, Path(WORKDIR.value)), __doc__ or '')

@@ -1,0 +1,1 @@
+"""State, step, optimizer, checkpoints, evaluation and what a run leaves behind."""

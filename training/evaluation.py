@@ -1,0 +1,76 @@
+"""Loss, perplexity and bits per byte on held-out text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data.loader import Loader
+from parallel.mesh import global_array, local_rows
+from training.step import make_eval_step
+
+
+def batches(
+    config: ConfigDict, objective: ModuleType, mesh: Mesh, loader: Loader, position: np.ndarray
+) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
+    """Yields (global batch on the mesh, this process's data position after it), from `position` on."""
+    rows = local_rows(mesh, config.batch_size)
+    for rows_RT, after in loader.batches(position):
+        batch = objective.make_batch(rows_RT, tokenizer=loader.tokenizer)
+        yield (
+            {name: global_array(mesh, local, rows, config.batch_size) for name, local in batch.items()},
+            after,
+        )
+
+
+class Evaluator:
+    """Evaluates parameters on the first `num_batches` batches of a loader (0: all), always the same ones."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: ModuleType,
+        config: ConfigDict,
+        mesh: Mesh,
+        loader: Loader,
+        num_batches: int,
+    ):
+        self._args = (config, objective, mesh, loader, loader.initial_position())
+        self._num_batches = num_batches or None
+        token_bytes_V = jnp.asarray(loader.tokenizer.token_bytes(), jnp.float32)
+        eval_step = make_eval_step(model, objective, config)
+
+        @jax.jit
+        def sums(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            result = eval_step(params, batch)
+            if 'targets_BL' in batch:
+                result['bytes'] = jnp.sum(token_bytes_V[batch['targets_BL']] * batch['weights_BL'])
+            return result
+
+        self._sums = sums
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """Returns eval/loss (nats a token), and for text eval/perplexity and eval/bits_per_byte."""
+        totals: dict[str, float] = {}
+        for batch, _ in islice(batches(*self._args), self._num_batches):
+            for name, value in jax.device_get(self._sums(params, batch)).items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+        weight = totals.pop('weight', 0.0)
+        if not weight:
+            return {}
+        size = totals.pop('bytes', 0.0)
+        metrics = {f'eval/{name}': total / weight for name, total in totals.items()}
+        if 'nll' in totals and size:
+            metrics['eval/perplexity'] = math.exp(min(totals['nll'] / weight, 700.0))
+            metrics['eval/bits_per_byte'] = totals['nll'] / math.log(2) / size
+        return metrics

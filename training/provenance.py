@@ -1,0 +1,35 @@
+"""What, beside config and data, determined a result: versions of code and packages, and the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'sentencepiece', 'ml-collections', 'numpy')
+
+
+def code_version() -> str:
+    """Returns git's commit of this code, with '-dirty' when files differ from it; 'unknown' outside git."""
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--match=']
+    root = Path(__file__).parent.parent
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the version of Python and of each package that results depend on."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {'python': platform.python_version(), **versions}
+
+
+def devices() -> str:
+    """Returns for instance '8 × TPU v5 lite in 2 processes'."""
+    kind = jax.devices()[0].device_kind
+    processes = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
+    return f'{jax.device_count()} × {kind}{processes}'

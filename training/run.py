@@ -1,0 +1,152 @@
+"""A run's directory: what `train.py` leaves there, and how every other command opens it.
+
+RUN/config.json  metrics.jsonl  loss.png  log.txt  tokenizer/  samples/  checkpoints/STEP/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from configs import experiment
+from configs.errors import UserError
+from data.tokenizer import Tokenizer
+from model import families
+from model.transformer import Transformer
+from parallel import processes, rules
+from parallel.mesh import make_mesh
+from training.checkpoint import Checkpoints, DamagedCheckpointError
+from training.console import Log
+from training.state import TrainState, boxed_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model, ready for use."""
+
+    directory: Path
+    step: int
+    config: ConfigDict  # the experiment, resolved
+    meta: dict[str, Any]  # step, fingerprints, versions, mesh
+    tokenizer: Tokenizer
+    model: nn.Module
+    params: Any  # on `mesh`; the moving average where the run kept one
+    mesh: Mesh
+
+
+def build_model(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Transformer:
+    """Returns the model of `config` over the tokenizer's vocabulary; UserError if `mesh` cannot cut it."""
+    model_config = families.resolve(config, vocab_size=tokenizer.vocab_size)
+    families.check_layout(model_config, mesh.shape)
+    return Transformer(model_config)
+
+
+def prepare_directory(workdir: Path) -> Path:
+    """Makes the run's directory if absent and returns it; UserError if a file is in the way."""
+    try:
+        (workdir / 'samples').mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--workdir={workdir} cannot be made a directory: {error}.') from error
+    return workdir
+
+
+def write_samples(workdir: Path, step: int, samples: list[str]) -> None:
+    """Writes RUN/samples/STEP.txt."""
+    (workdir / 'samples' / f'{step:06d}.txt').write_text('\n\n---\n\n'.join(samples) + '\n', encoding='utf-8')
+
+
+def resume(
+    checkpoints: Checkpoints,
+    abstract: TrainState,
+    position: jax.Array,
+    config: ConfigDict,
+    facts: dict,
+    log: Log,
+) -> tuple[int, TrainState, jax.Array] | None:
+    """Restores the newest readable checkpoint into the shardings of `abstract` and `position`.
+
+    Returns (step, state, position), or None when the run has no checkpoint. Prints how config and
+    versions differ from the saved ones. A damaged checkpoint is reported, set aside in RUN/damaged
+    and the one before it taken. Raises UserError when none can be read, or when the checkpoint was
+    trained on other data or with another tokenizer.
+    """
+    steps = checkpoints.steps()
+    where = checkpoints.directory
+    for step in reversed(steps):
+        try:
+            meta = checkpoints.meta(step)
+            for key in ('data_fingerprint', 'tokenizer_fingerprint'):
+                if meta[key] != facts[key]:
+                    raise UserError(
+                        f'{where}/{step} was trained with {key} {meta[key][:12]}, not {facts[key][:12]}; '
+                        f'restore the text, data.* and tokenizer.* of that run, or choose another --workdir.'
+                    )
+            template = jax.ShapeDtypeStruct(position.shape, position.dtype, sharding=position.sharding)
+            state, position = checkpoints.restore(step, abstract, template)
+        except DamagedCheckpointError as error:
+            log(f'{error}.', style='bold red')
+            if processes.is_main():
+                log(f'It is kept as {checkpoints.set_aside(step)}.', style='bold red')
+            continue
+        changes = experiment.differences(experiment.from_dict(meta['config']), config)
+        changes += [f'{key}: {meta[key]} → {facts[key]}' for key in facts if meta.get(key) != facts[key]]
+        log(f'continuing from step {step} of {where}', style='bold')
+        for change in changes:
+            log(f'  changed since: {change}', style='yellow')
+        return step, state, position
+    if steps:
+        raise UserError(f'no checkpoint in {where} can be read; they are kept in {where.parent}/damaged.')
+    return None
+
+
+def open_run(checkpoint: str, *, mesh: dict[str, int] | None = None) -> Run:
+    """Opens `RUN` (its best checkpoint, or the newest if none was evaluated) or `RUN@STEP`.
+
+    The parameters alone are read, straight onto `mesh` (default: a copy on every device). Raises
+    UserError when there is no such run or step, or it is damaged.
+    """
+    name, _, wanted = checkpoint.partition('@')
+    directory = Path(name)
+    if not (directory / 'checkpoints').is_dir():
+        raise UserError(
+            f'--checkpoint={checkpoint}: {directory} has no checkpoints/; it must be a --workdir of train.py.'
+        )
+    checkpoints = Checkpoints(directory / 'checkpoints', read_only=True)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(
+            f'--checkpoint={checkpoint}: no checkpoint is finished there yet; train.py writes them.'
+        )
+    if wanted and (not wanted.isdigit() or int(wanted) not in steps):
+        raise UserError(f'--checkpoint={checkpoint}: step {wanted!r} is not kept; there are {steps}.')
+    best = checkpoints.best_step()
+    step = int(wanted) if wanted else steps[-1] if best is None else best
+    try:
+        meta = checkpoints.meta(step)
+        config = experiment.from_dict(meta['config'])
+        tokenizer = Tokenizer.load(directory / 'tokenizer')
+        if tokenizer.fingerprint != meta['tokenizer_fingerprint']:
+            raise UserError(f'{directory}/tokenizer is not the one this model was trained with; restore it.')
+        device_mesh = make_mesh(mesh or {'data': -1, 'fsdp': 1, 'tensor': 1, 'context': 1})
+        model = build_model(config, tokenizer, device_mesh)
+        boxed = boxed_params(model)
+        abstract = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            nn.unbox(boxed),
+            rules.shardings(boxed, device_mesh),
+        )
+        key = 'ema_params' if config.ema_decay else 'params'
+        state, _ = checkpoints.restore(step, {key: abstract})
+    except DamagedCheckpointError as error:
+        others = [s for s in steps if s != step]
+        hint = f'use --checkpoint={directory}@{others[-1]}' if others else 'train again'
+        raise UserError(f'{error}; {hint}.') from error
+    finally:
+        checkpoints.close()
+    return Run(directory, step, config, meta, tokenizer, model, state[key], device_mesh)

@@ -1,0 +1,109 @@
+"""One optimizer step, and one evaluation step, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from training.state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def make_train_step(
+    model: nn.Module,
+    objective: ModuleType,
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the function (state, batch) → (state, metrics) that the loop compiles.
+
+    Loss and gradients are sums over the global batch divided once by its global weight, so
+    accumulation, padding and the number of devices do not change them. A step whose gradient is not
+    finite leaves parameters and optimizer as they were and is counted. Metrics are float32 scalars.
+    """
+
+    def loss_sums(params: Any, part: Batch, key: jax.Array | None):
+        loss, weight, sums = objective.loss(model, params, part, config=config, dropout_key=key)
+        return loss, {'weight': weight, 'loss': loss, **sums}
+
+    def accumulate(params: Any, batch: Batch, key: jax.Array | None) -> tuple[Any, Metrics]:
+        gradient = jax.grad(loss_sums, has_aux=True)
+        count = config.grad_accumulation
+        if count == 1:
+            return gradient(params, batch, key)
+        # Row r goes to part r mod count, so that every device works on its own rows in every part.
+        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(total, indexed_part):
+            index, part = indexed_part
+            part_key = None if key is None else jax.random.fold_in(key, index)
+            return jax.tree.map(jnp.add, total, gradient(params, part, part_key)), None
+
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts), key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(add, zeros, (jnp.arange(count), parts))[0]
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = None
+        if config.model.dropout_rate > 0:
+            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        grads, sums = accumulate(state.params, batch, key)
+        weight = jnp.maximum(sums.pop('weight'), 1e-8)
+        metrics = {name: value / weight for name, value in sums.items()}
+
+        norm = optax.tree.norm(grads) / weight
+        finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
+        clip = config.optimizer.clip_norm
+        scale = (jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)) if clip else 1.0) / weight
+        updates, opt_state = optimizer.update(
+            jax.tree.map(lambda g: g * scale, grads), state.opt_state, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
+        keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
+        params, opt_state = keep(params, state.params), keep(opt_state, state.opt_state)
+        ema_params = state.ema_params
+        if ema_params is not None:
+            decay = config.ema_decay
+            ema_params = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, ema_params, params)
+
+        skipped = 1 - finite.astype(jnp.int32)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema_params=ema_params,
+            skipped_steps=state.skipped_steps + skipped,
+            skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
+        )
+        metrics |= {
+            'grad_norm': norm,
+            'learning_rate': jnp.asarray(schedule(state.step - state.skipped_steps), jnp.float32),
+            'skipped_steps': new_state.skipped_steps,
+            'skipped_in_a_row': new_state.skipped_in_a_row,
+            'weight': weight,
+        }
+        return new_state, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, objective: ModuleType, config: ConfigDict
+) -> Callable[[Any, Batch], Metrics]:
+    """Returns the function (params, batch) → sums of loss, weight and the objective's further metrics."""
+
+    def eval_step(params: Any, batch: Batch) -> Metrics:
+        loss, weight, sums = objective.loss(model, params, batch, config=config)
+        return {'loss': loss, 'weight': weight, **sums}
+
+    return eval_step
