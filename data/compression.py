@@ -1,0 +1,63 @@
+"""Bytes of plain, gzip and Zstandard files, block by block."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+
+import zstandard
+
+from configs.errors import UserError
+
+COMPRESSIONS = ('', '.gz', '.zst')
+BLOCK = 1 << 20  # bytes held at a time
+
+
+def is_compressed(path: str) -> bool:
+    """Whether `path` can only be read from its beginning."""
+    return path.endswith(COMPRESSIONS[1:])
+
+
+def read_blocks(path: str, start: int = 0) -> Iterator[bytes]:
+    """Yields the (decompressed) bytes of `path` from offset `start`; a compressed file has only start 0.
+
+    Raises UserError for a file that cannot be read, is damaged, or ends too early.
+    """
+    position = start
+    try:
+        with open(path, 'rb') as file:
+            if path.endswith('.gz'):
+                blocks = iter(lambda stream=gzip.open(file): stream.read(BLOCK), b'')
+            elif path.endswith('.zst'):
+                blocks = _zstandard_blocks(file)
+            else:
+                file.seek(start)
+                blocks = iter(lambda: file.read(BLOCK), b'')
+            for block in blocks:
+                yield block
+                position += len(block)
+    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise UserError(
+            f'{path} is damaged or cut short: decompression fails after {position} bytes of text ({error}). '
+            'Copy or download it again, or leave it out of data.source.'
+        ) from error
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
+
+
+def _zstandard_blocks(file) -> Iterator[bytes]:
+    """Decompresses one frame after another, and insists that the last one is complete."""
+    decompressor = zstandard.ZstdDecompressor()
+    frame = None
+    while compressed := file.read(1 << 17):  # the buffer of Zstandard's own tools
+        while compressed:
+            frame = frame or decompressor.decompressobj()
+            yield frame.decompress(compressed)
+            compressed = frame.unused_data
+            if frame.eof:
+                frame = None
+            else:
+                break
+    if frame is not None:
+        raise EOFError('the last Zstandard frame is incomplete')

@@ -1,0 +1,151 @@
+"""Batches of token rows for training and evaluation, from shards or from raw text.
+
+Everything the global batch of step s depends on is in the data, the config and s: any number of
+processes, each asking for its own rows, get parts of the same batch, and a restart from a
+position goes on with exactly the batches that would have followed.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs.errors import UserError, choose
+from data import manifest, shards
+from data.epochs import EpochLoader
+from data.tokenizer import Tokenizer
+
+PREFETCHED = 4  # batches made ahead of the consumer
+
+
+class Loader(Protocol):
+    """What load() returns.
+
+    tokenizer; fingerprint: SHA-256 (hex) of all that decides the batches; num_batches: in one
+    pass, None when not known.
+    """
+
+    tokenizer: Tokenizer
+    fingerprint: str
+    num_batches: int | None
+
+    def initial_position(self) -> np.ndarray:
+        """Returns the position before the first batch: int32 [R, P], R rows of this process."""
+        ...
+
+    def batches(self, position: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (rows int32 [R, sequence_length + 1], position int32 [R, P] after them).
+
+        Row r of a position belongs to row r of the batch, whichever process holds it.
+        """
+        ...
+
+
+def load(
+    config: ConfigDict,
+    *,
+    split: str,
+    rows: slice | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Loader:
+    """Returns the batches of `split`: 'train', endless and shuffled anew each epoch, or 'eval', one pass.
+
+    rows: the rows of the global batch that this process needs, all by default. tokenizer: the one
+    the data must have been prepared with (shards) or is to be encoded with (stream); default: the
+    one in config.data.path. Raises UserError for data that is unfinished, damaged, or prepared
+    otherwise than the config says.
+    """
+    choose('split', split, ('train', 'eval'))
+    choose('data.mode', config.data.mode, ('shards', 'stream'))
+    part = rows if rows is not None else slice(0, config.batch_size)
+    if config.data.mode == 'stream':
+        from data import stream
+
+        return Prefetched(stream.load(config, split, part, tokenizer))
+    return Prefetched(_load_shards(config, split, part, tokenizer))
+
+
+def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None) -> Loader:
+    directory = Path(config.data.path)
+    prepared = manifest.load(config)
+    if tokenizer is None:
+        tokenizer = Tokenizer.load(directory / 'tokenizer')
+    if tokenizer.fingerprint != prepared['tokenizer']:
+        raise UserError(
+            f'{directory} was prepared with another tokenizer (fingerprint {prepared["tokenizer"][:12]}…, here '
+            f'{tokenizer.fingerprint[:12]}…). Prepare the text with this one: --config.tokenizer.path=…/'
+            'tokenizer.model and another data.path.'
+        )
+    described = prepared[split]
+    if not described['rows']:
+        raise UserError(
+            f'{directory} holds no rows of split {split!r}: none of its documents was held out. Raise '
+            'data.eval_fraction and prepare again with another data.path, or set eval_every=0.'
+        )
+    shards.check(directory, described['shards'])
+    deciding = {'manifest': manifest.fingerprint(prepared), 'split': split, 'batch_size': config.batch_size}
+    return EpochLoader(
+        shards.Rows(directory, described['shards'], prepared['sequence_length'], prepared['dtype']),
+        tokenizer=tokenizer,
+        fingerprint=manifest.fingerprint(deciding | {'seed': config.seed}),
+        batch_size=config.batch_size,
+        part=part,
+        seed=config.seed,
+        endless=split == 'train',
+    )
+
+
+class Prefetched:
+    """A Loader whose batches are made in a thread, up to PREFETCHED of them ahead."""
+
+    def __init__(self, loader: Loader):
+        self._loader = loader
+        self.tokenizer = loader.tokenizer
+        self.fingerprint = loader.fingerprint
+        self.num_batches = loader.num_batches
+
+    def initial_position(self) -> np.ndarray:
+        """Returns the position before the first batch, int32 [R, P]."""
+        return self._loader.initial_position()
+
+    def batches(self, position: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields what the loader within yields; its errors are raised here, closing stops the thread."""
+        ready: queue.Queue = queue.Queue(PREFETCHED)
+        stopped = threading.Event()
+
+        def put(item: tuple) -> None:
+            while not stopped.is_set():
+                try:
+                    return ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        def work() -> None:
+            try:
+                for batch in self._loader.batches(position):
+                    put((batch, None))
+                    if stopped.is_set():
+                        return
+                put((None, None))
+            except BaseException as error:
+                put((None, error))
+
+        thread = threading.Thread(target=work, name='prefetch', daemon=True)
+        thread.start()
+        try:
+            while True:
+                batch, error = ready.get()
+                if error is not None:
+                    raise error
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            stopped.set()
+            thread.join()

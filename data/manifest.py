@@ -1,0 +1,94 @@
+"""What a prepared directory says of itself: which text, which tokenizer, which files.
+
+    DIR/preparation.json   written first: the config keys and the source that it is prepared from
+    DIR/tokenizer/         the tokenizer
+    DIR/parts/             finished pieces of an unfinished preparation
+    DIR/train/shard-00000.bin …, DIR/eval/…
+    DIR/manifest.json      written last: its presence says that all is finished
+
+The layout of a shard: tokens without gaps, as little-endian integers of `dtype`. A shard of n rows
+holds n · sequence_length + 1 tokens; row i is the sequence_length + 1 tokens from
+i · sequence_length on. Neighbouring rows share one token, the last target of one and the first
+input of the next, so that every token is the target of exactly one row. The last row of a split
+is filled up with the pad token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from operator import attrgetter
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs.errors import UserError
+from data.files import write_whole
+
+FORMAT = 1
+TOKENIZER_KEYS = (
+    'data.source', 'data.text_field', 'data.text_documents', 'data.eval_fraction',
+    'tokenizer.path', 'tokenizer.kind', 'tokenizer.vocab_size', 'tokenizer.sample_bytes',
+    'tokenizer.character_coverage',
+)  # fmt: skip
+SHARD_KEYS = (*TOKENIZER_KEYS, 'sequence_length', 'data.shard_tokens')
+
+
+def determining(config: ConfigDict) -> dict[str, object]:
+    """Returns {key: value} of the config keys that decide what prepare.py writes."""
+    keys = SHARD_KEYS if config.data.mode == 'shards' else TOKENIZER_KEYS
+    return dict(zip(keys, attrgetter(*keys)(config), strict=True))
+
+
+def difference(prepared: dict[str, object], wanted: dict[str, object]) -> str:
+    """Returns 'key=… there, key=… here' for the keys in both that differ; '' if none does."""
+    keys = [key for key in wanted if key in prepared and prepared[key] != wanted[key]]
+    return ', '.join(f'{key}={prepared[key]!r} there but {wanted[key]!r} in the config' for key in keys)
+
+
+def fingerprint(content: dict) -> str:
+    """Returns the SHA-256 (hex) of the canonical JSON of `content`."""
+    canonical = json.dumps(content, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def write(path: Path, content: dict) -> None:
+    """Writes `content` as JSON, whole or not at all."""
+    write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + '\n').encode())
+
+
+def read(path: Path) -> dict | None:
+    """Returns the JSON object in `path`, None if there is no such file; UserError if it is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'{path} is damaged ({error}). Remove {path.parent} and run prepare.py again.'
+        ) from error
+    if content.get('format') != FORMAT:
+        raise UserError(
+            f'{path} has format {content.get("format")!r}, this version of Lathe reads format {FORMAT}. '
+            'Prepare the text again with another data.path.'
+        )
+    return content
+
+
+def load(config: ConfigDict) -> dict:
+    """Returns the manifest of config.data.path; UserError if it is missing or of another config."""
+    directory = Path(config.data.path)
+    manifest = read(directory / 'manifest.json')
+    if manifest is None:
+        begun = (directory / 'preparation.json').exists()
+        state = 'is not finished' if begun else 'is no prepared directory'
+        raise UserError(
+            f'data.path={config.data.path!r} {state} (there is no manifest.json in it). '
+            f'Run prepare.py with the same --config{", which goes on where it stopped" if begun else ""}.'
+        )
+    if differing := difference(manifest['config'], determining(config)):
+        raise UserError(
+            f'{directory} was prepared otherwise: {differing}. Change the config back, or prepare again '
+            'with another data.path.'
+        )
+    return manifest

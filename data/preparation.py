@@ -1,0 +1,266 @@
+"""Raw text to a tokenizer and shards: the work of prepare.py.
+
+The source is cut into parts that depend on nothing but the text, each part is tokenised by one
+of several processes and written down, and the parts are joined in their order. So the result is
+the same bytes for any number of processes, and after being killed at any moment the same command
+goes on with the parts that are missing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs.errors import UserError
+from data import manifest, shard_writer, sources, tokenizer
+from data.compression import is_compressed
+from data.packing import in_batches
+from data.progress import PreparationProgress
+from data.sampling import sample
+from data.sources import SPLIT_BYTES, Split
+from data.tokenizer import Tokenizer
+
+PACKED_BYTES = 16 << 20  # a compressed file is shared by one more part for each of these, up to MAX_SHARING
+MAX_SHARING = 16
+MAX_PARTS = 4096  # about; larger sources are cut into larger parts
+SPLIT_NAMES = ('train', 'eval')
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What prepare() did. manifest is None in stream mode, where only the tokenizer is prepared."""
+
+    directory: Path
+    tokenizer: Tokenizer
+    manifest: dict | None
+    seconds: float
+    was_finished: bool
+
+
+def prepare(config: ConfigDict) -> Summary:
+    """Prepares config.data.path, or goes on where an earlier run stopped, or finds it finished.
+
+    Raises UserError for text that cannot be read, a vocabulary that cannot be had, and a
+    directory that holds anything else, which is left as it was.
+    """
+    started = time.monotonic()
+    directory = Path(config.data.path)
+    _refuse_foreign(directory)
+    record = manifest.read(directory / 'preparation.json')
+    wanted = {'format': manifest.FORMAT, 'config': manifest.determining(config)}
+    if record:
+        _refuse_difference(directory, record['config'], wanted['config'], 'prepared')
+    finished = manifest.read(directory / 'manifest.json')
+    if finished and config.data.mode == 'shards':
+        _remove_parts(directory)
+        return Summary(directory, Tokenizer.load(directory / 'tokenizer'), finished, 0.0, True)
+
+    if not (directory / 'python-docs.jsonl').exists() and sources.BUILTIN in config.data.source:
+        print('Collecting the embedded corpus: Python’s reference and docstrings …', flush=True)
+    files = sources.find_files(config)
+    wanted['source'] = sources.describe(files)
+    if record:
+        _refuse_difference(directory, record['source'], wanted['source'], 'begun from text that has changed')
+        wanted['config'] = {**record['config'], **wanted['config']}
+    if wanted != record:
+        manifest.write(directory / 'preparation.json', wanted)
+    trained = (directory / 'tokenizer' / tokenizer.MODEL_FILE).exists()
+    tokens_of = _tokenizer(directory, files, config)
+    if config.data.mode == 'stream':
+        return Summary(directory, tokens_of, None, time.monotonic() - started, trained)
+
+    results = _tokenise(directory, _parts(files, config), config)
+    result = wanted | _write_shards(directory, results, tokens_of, config)
+    manifest.write(directory / 'manifest.json', result)
+    _remove_parts(directory)
+    return Summary(directory, tokens_of, result, time.monotonic() - started, False)
+
+
+def _refuse_foreign(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f'data.path={str(directory)!r} is a file. Give the name of a directory.')
+    if directory.is_dir() and not (directory / 'preparation.json').exists():
+        foreign = [path.name for path in directory.iterdir() if path.name != 'python-docs.jsonl']
+        if foreign:
+            raise UserError(
+                f'data.path={str(directory)!r} holds files that prepare.py did not write ({foreign[0]!r}, …). '
+                'Give a new or an empty directory.'
+            )
+
+
+def _refuse_difference(directory: Path, there: dict, wanted: dict, verb: str) -> None:
+    if differing := manifest.difference(there, wanted):
+        raise UserError(
+            f'{directory} was {verb}: {differing}. It is left as it is: give another data.path, change the '
+            f'config back, or remove {directory} yourself.'
+        )
+
+
+def _remove_parts(directory: Path) -> None:
+    shutil.rmtree(directory / 'parts', ignore_errors=True)
+
+
+def _tokenizer(directory: Path, files: list[str], config: ConfigDict) -> Tokenizer:
+    """Returns the directory's tokenizer, after training it or copying the one that is given."""
+    saved = directory / 'tokenizer'
+    if not (saved / tokenizer.MODEL_FILE).exists():
+        if config.tokenizer.path:
+            found = Tokenizer.from_file(config.tokenizer.path)
+        else:
+            print(f'Training a tokenizer of {config.tokenizer.vocab_size:,} pieces …', flush=True)
+            found = tokenizer.train(
+                sample(files, config),
+                kind=config.tokenizer.kind,
+                vocab_size=config.tokenizer.vocab_size,
+                character_coverage=config.tokenizer.character_coverage,
+            )
+        found.save(saved)
+    return Tokenizer.load(saved)
+
+
+def _parts(files: list[str], config: ConfigDict) -> list[Split]:
+    """Returns the splits that are tokenised one at a time."""
+    total = sum(os.path.getsize(path) for path in files)
+    split_bytes = max(SPLIT_BYTES, total // MAX_PARTS)
+    splits = []
+    for path in files:
+        sharing = 1
+        if is_compressed(path):
+            sharing = min(MAX_SHARING, 1 + os.path.getsize(path) // PACKED_BYTES)
+        splits += sources.list_splits([path], config, split_bytes=split_bytes, parts=sharing)
+    return splits
+
+
+def _tokenise(directory: Path, parts: list[Split], config: ConfigDict) -> list[dict]:
+    """Tokenises the parts that are not finished yet, and returns the counts of all, in order."""
+    results = [manifest.read(_part_path(directory, number, 'json')) for number in range(len(parts))]
+    missing = [number for number, result in enumerate(results) if result is None]
+    earlier = sum(part.size for part, result in zip(parts, results, strict=True) if result)
+    if earlier:
+        print(f'Going on: {len(parts) - len(missing)} of {len(parts)} parts are finished.', flush=True)
+    workers = min(config.data.num_workers or os.cpu_count() or 1, len(missing))
+    with PreparationProgress(sum(part.size for part in parts), earlier) as progress:
+        for number, result in _run(directory, parts, missing, config, workers):
+            results[number] = result
+            progress.add(parts[number].size, _sum([result], 'documents'), _sum([result], 'tokens'))
+    return results
+
+
+def _run(
+    directory: Path, parts: list[Split], numbers: list[int], config: ConfigDict, workers: int
+) -> Iterator[tuple[int, dict]]:
+    """Yields (number, counts) of each part as it is finished, in any order."""
+    jobs = ((directory, number, parts[number], config) for number in numbers)
+    if workers <= 1:
+        yield from ((number, tokenise_part(*job)) for number, job in zip(numbers, jobs, strict=True))
+        return
+    # Fresh processes: forked ones would inherit the state of threads that do not exist in them.
+    context = multiprocessing.get_context('spawn')
+    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
+    try:
+        with _without_interrupts():  # workers inherit this: only the parent hears Ctrl-C
+            futures = {pool.submit(tokenise_part, *job): job[1] for job in jobs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_interrupts():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent() -> None:
+    """Lets this process end when its parent does, even if that was killed."""
+
+    def watch() -> None:
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _part_path(directory: Path, number: int, kind: str) -> Path:
+    return directory / 'parts' / f'{number:06d}.{kind}'
+
+
+def tokenise_part(directory: Path, number: int, part: Split, config: ConfigDict) -> dict:
+    """Writes the tokens of one part, then its counts, which say that it is finished; returns them.
+
+    Counts: {'train': {documents, bytes, tokens}, 'eval': …}.
+    """
+    encoder = Tokenizer.load(directory / 'tokenizer')
+    dtype = token_dtype(encoder)
+    counts = {name: dict.fromkeys(('documents', 'bytes', 'tokens'), 0) for name in SPLIT_NAMES}
+    (directory / 'parts').mkdir(exist_ok=True)
+    paths = {name: _part_path(directory, number, name) for name in SPLIT_NAMES}
+    with open(paths['train'], 'wb') as train, open(paths['eval'], 'wb') as held_out:
+        for texts in in_batches(sources.read_split(part, config)):
+            chosen = [sources.is_held_out(text, config.data.eval_fraction) for text in texts]
+            for name, file, want in (('train', train, False), ('eval', held_out, True)):
+                mine = [text for text, held in zip(texts, chosen, strict=True) if held is want]
+                if mine:
+                    tokens = np.concatenate(encoder.encode_documents(mine))
+                    file.write(tokens.astype(dtype).tobytes())
+                    counts[name]['documents'] += len(mine)
+                    counts[name]['bytes'] += sum(len(text.encode()) for text in mine)
+                    counts[name]['tokens'] += len(tokens)
+        for file in (train, held_out):
+            file.flush()
+            os.fsync(file.fileno())
+    manifest.write(_part_path(directory, number, 'json'), {'format': manifest.FORMAT, **counts})
+    return counts
+
+
+def token_dtype(encoder: Tokenizer) -> str:
+    """Returns the NumPy name of the narrowest integers that hold all ids."""
+    return '<u2' if encoder.vocab_size <= 1 << 16 else '<u4'
+
+
+def _sum(results: list[dict], field: str, names: tuple[str, ...] = SPLIT_NAMES) -> int:
+    return sum(result[name][field] for result in results for name in names)
+
+
+def _write_shards(directory: Path, results: list[dict], encoder: Tokenizer, config: ConfigDict) -> dict:
+    """Joins the parts into shards and returns what the manifest says of them."""
+    if not _sum(results, 'documents', ('train',)):
+        raise UserError(
+            f'data.source={config.data.source!r} holds no training document (held out: '
+            f'{_sum(results, "documents", ("eval",))}). Add text, or lower data.eval_fraction.'
+        )
+    dtype = token_dtype(encoder)
+    special = {name: getattr(encoder, f'{name}_id') for name in ('pad', 'bos', 'eos')}
+    content = {'tokenizer': encoder.fingerprint, 'vocab_size': encoder.vocab_size, 'special_ids': special}
+    content |= {'sequence_length': config.sequence_length, 'dtype': dtype}
+    for name in SPLIT_NAMES:
+        paths = [_part_path(directory, number, name) for number in range(len(results))]
+        parts = shard_writer.Parts(paths, [result[name]['tokens'] for result in results], dtype)
+        written = shard_writer.write_shards(
+            directory / name,
+            parts,
+            length=config.sequence_length,
+            shard_tokens=config.data.shard_tokens,
+            pad_id=encoder.pad_id,
+            dtype=dtype,
+        )
+        counts = {field: _sum(results, field, (name,)) for field in ('documents', 'bytes', 'tokens')}
+        content[name] = {**counts, 'rows': sum(shard['rows'] for shard in written), 'shards': written}
+    return content

@@ -1,0 +1,86 @@
+"""The corpus that every machine has: `builtin:python-docs`.
+
+Two kinds of documents, several MB of English in all: the chapters of the language reference
+that ship with Python for `help()`, and the docstrings of the standard library and of the
+installed packages. Sources are parsed, never imported, so that building the corpus runs no
+foreign code. Its order depends only on what is installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+SKIPPED_DIRECTORIES = {
+    'test',
+    'tests',
+    'testing',
+    'idle_test',
+    'site-packages',
+    'dist-packages',
+    '_vendor',
+    '__pycache__',
+}
+SHORTEST = 64  # characters; shorter docstrings say little but 'Returns the size.'
+MAX_BYTES = 8_000_000  # enough to learn from, and a few seconds to build however much is installed
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    """Yields (id, text) of each document once: reference, standard library, installed packages."""
+    seen = set()
+    total = 0
+    for identifier, text in _all_documents():
+        if len(text) >= SHORTEST and text not in seen:
+            seen.add(text)
+            yield identifier, text
+            total += len(text.encode())
+            if total >= MAX_BYTES:
+                return
+
+
+def _all_documents() -> Iterator[tuple[str, str]]:
+    from pydoc_data.topics import topics  # half a megabyte, wanted only here
+
+    for name in sorted(topics):
+        yield f'reference/{name}', topics[name].strip()
+    paths = sysconfig.get_paths()
+    for root in dict.fromkeys(paths[key] for key in ('stdlib', 'purelib', 'platlib')):
+        for path in _python_files(Path(root)):
+            yield from _docstrings(path, path.relative_to(root).as_posix())
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    """Yields the Python sources below `root` in the order of their names, tests left out."""
+    for path in sorted(root.iterdir(), key=lambda entry: entry.name):
+        if path.is_dir():
+            if path.name not in SKIPPED_DIRECTORIES and not path.name.startswith('test_'):
+                yield from _python_files(path)
+        elif path.suffix == '.py' and not path.name.startswith('test_'):
+            yield path
+
+
+def _docstrings(path: Path, name: str) -> Iterator[tuple[str, str]]:
+    try:
+        with tokenize.open(path) as file, warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # foreign sources may hold doubtful escapes
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # templates and sources of other Pythons are no English either
+    yield from _documented(tree, name)
+
+
+def _documented(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """Yields the docstrings of a module and of its classes and functions, in source order.
+
+    Only their bodies are visited, which is several times faster than `ast.walk`.
+    """
+    text = ast.get_docstring(node)
+    if text:
+        yield f'{name}:{getattr(node, "lineno", 1)}', text
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _documented(child, name)

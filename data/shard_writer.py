@@ -1,0 +1,64 @@
+"""Writing shards: finished parts, one after another, cut into rows and files.
+
+The layout of the files stands in data/manifest.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.files import write_whole
+
+
+class Parts:
+    """The token files of finished parts, read as one sequence."""
+
+    def __init__(self, paths: list[Path], counts: list[int], dtype: str):
+        self._paths, self._dtype = paths, np.dtype(dtype)
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, start: int, end: int) -> np.ndarray:
+        """Returns tokens start … end-1."""
+        return np.concatenate(list(self._pieces(start, end)) or [np.zeros(0, self._dtype)])
+
+    def _pieces(self, start: int, end: int) -> Iterator[np.ndarray]:
+        part = int(np.searchsorted(self._starts, start, side='right')) - 1
+        while start < end:
+            count = min(end, int(self._starts[part + 1])) - start
+            skipped = (start - int(self._starts[part])) * self._dtype.itemsize
+            if count:
+                yield np.fromfile(self._paths[part], self._dtype, count, offset=skipped)
+            start += count
+            part += 1
+
+
+def write_shards(
+    directory: Path, parts: Parts, *, length: int, shard_tokens: int, pad_id: int, dtype: str
+) -> list[dict]:
+    """Writes all tokens of `parts` as shards of rows and returns [{file, rows, bytes, sha256}].
+
+    A shard that a killed run left is written again: the bytes are the same.
+    """
+    num_tokens = len(parts)
+    rows = -(-(num_tokens - 1) // length) if num_tokens > 1 else 0
+    rows_per_shard = max(1, shard_tokens // length)
+    shards = []
+    for number, first in enumerate(range(0, rows, rows_per_shard)):
+        count = min(rows_per_shard, rows - first)
+        tokens = np.full(count * length + 1, pad_id, dtype)
+        found = parts.read(first * length, min(first * length + len(tokens), num_tokens))
+        tokens[: len(found)] = found
+        content = tokens.tobytes()
+        path = directory / f'shard-{number:05d}.bin'
+        write_whole(path, content)
+        name = path.relative_to(directory.parent).as_posix()
+        digest = hashlib.sha256(content).hexdigest()
+        shards.append({'file': name, 'rows': count, 'bytes': len(content), 'sha256': digest})
+    return shards

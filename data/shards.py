@@ -1,0 +1,88 @@
+"""Prepared shards: checked when opened, read through memory maps.
+
+The layout of the files stands in data/manifest.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from configs.errors import UserError
+from data.files import write_whole
+
+CHECKED_FILE = 'checked.json'  # which shards have been read through and found whole
+AGAIN = 'Remove {} and run prepare.py again.'
+
+
+class Rows:
+    """The rows of one split, as an array on disk.
+
+    `len(rows)` is their number; `rows[numbers]` gathers int32 [len(numbers), length + 1].
+    """
+
+    def __init__(self, directory: Path, shards: list[dict], length: int, dtype: str):
+        self._views = []
+        for shard in shards:
+            tokens = np.memmap(directory / shard['file'], np.dtype(dtype), 'r')
+            step = tokens.itemsize
+            # Rows share a token with the next: a view with overlapping rows, which copies nothing.
+            shape, strides = (shard['rows'], length + 1), (length * step, step)
+            self._views.append(as_strided(tokens, shape, strides, writeable=False))
+        self._ends = np.cumsum([shard['rows'] for shard in shards], dtype=np.int64)
+        self._length = length
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        shard_of = np.searchsorted(self._ends, numbers, side='right')
+        rows = np.empty((len(numbers), self._length + 1), np.int32)
+        for shard in np.unique(shard_of):
+            view = self._views[shard]
+            (at,) = np.nonzero(shard_of == shard)
+            rows[at] = view[numbers[at] - (self._ends[shard] - len(view))]
+        return rows
+
+
+def check(directory: Path, shards: list[dict]) -> None:
+    """Raises UserError unless every shard is there, whole, and has the bytes the manifest says.
+
+    Sizes are compared every time. Contents are hashed the first time (about a second per
+    gigabyte) and again only when a file's size or time of change is no longer the one noted in
+    checked.json.
+    """
+    noted_file = directory / CHECKED_FILE
+    try:
+        noted = json.loads(noted_file.read_bytes())
+    except (OSError, ValueError):
+        noted = {}
+    stamps = {}
+    for shard in shards:
+        path = directory / shard['file']
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise UserError(f'{path} is missing ({error.strerror}). {AGAIN.format(directory)}') from error
+        if status.st_size != shard['bytes']:
+            raise UserError(
+                f'{path} has {status.st_size} bytes, the manifest says {shard["bytes"]}: it is damaged. '
+                + AGAIN.format(directory)
+            )
+        stamps[shard['file']] = [shard['sha256'], status.st_size, status.st_mtime_ns]
+        if noted.get(shard['file']) != stamps[shard['file']] and _sha256(path) != shard['sha256']:
+            raise UserError(
+                f'{path} does not have the checksum of the manifest: it is damaged. {AGAIN.format(directory)}'
+            )
+    if any(noted.get(name) != stamp for name, stamp in stamps.items()) and os.access(directory, os.W_OK):
+        write_whole(noted_file, json.dumps({**noted, **stamps}).encode())
+
+
+def _sha256(path: Path) -> str:
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,37 @@
+"""The table that prepare.py ends with."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from data.preparation import Summary
+
+
+def show(result: Summary) -> None:
+    """Prints what was prepared, how large it is, and where it stands."""
+    console = Console(highlight=False, soft_wrap=True)
+    if result.was_finished:
+        console.print(f'{result.directory} is finished already: nothing to do.')
+    table = Table(show_header=False, box=None)
+    for name, value in _lines(result):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _lines(result: Summary) -> list[tuple[str, str]]:
+    lines = [('tokenizer', f'{result.tokenizer.vocab_size:,} pieces')]
+    if result.manifest:
+        train, held_out = result.manifest['train'], result.manifest['eval']
+        documents, size, tokens = (train[key] + held_out[key] for key in ('documents', 'bytes', 'tokens'))
+        lines += [
+            ('documents', f'{documents:,}'),
+            ('text', f'{size:,} bytes'),
+            ('tokens', f'{tokens:,} ({size / tokens:.2f} bytes each)'),
+            ('held out', f'{held_out["documents"]:,} documents, {held_out["bytes"] / size:.2%} of the bytes'),
+            ('rows', f'{train["rows"]:,} of {result.manifest["sequence_length"]} tokens to train on'),
+            ('shards', f'{len(train["shards"])} to train on, {len(held_out["shards"])} held out'),
+        ]
+    if not result.was_finished:
+        lines.append(('time', f'{result.seconds:.1f} s'))
+    return [*lines, ('where', str(result.directory))]

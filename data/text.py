@@ -1,0 +1,118 @@
+"""Plain text and JSON lines: documents in a stream of bytes, from any entry point.
+
+A document follows a separator, and belongs to the split in which the separator's deciding newline
+lies (the file's first document to the split that starts at 0). For lines that is the newline
+itself. For paragraphs it is the newline before the last blank line, because then a reader that
+enters in the middle of a line or of a run of blank lines sees the same separators as one that
+reads the whole file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from configs.errors import UserError, did_you_mean
+
+BLANK_LINES = re.compile(rb'(?:[ \t\r\f\v]*\n)*')
+SPACE = b' \t\r\f\v'
+# name: (separator, how far from its end the search backwards for the deciding newline begins)
+SEPARATORS = {
+    'line': (re.compile(rb'\n'), 0),
+    'paragraph': (re.compile(rb'\n(?:[ \t\r\f\v]*\n)+'), 1),
+    'file': (re.compile(rb'(?!)'), 0),  # matches nowhere
+}
+
+
+def documents(
+    blocks: Iterable[bytes], start: int, end: int | None, separator: str
+) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, bytes) of the documents that belong to [start, end) of a file.
+
+    blocks: the file's bytes from `start` on; end: None for the end of the file. Documents of
+    white space alone are left out. Memory: one document and one block.
+    """
+    pattern, back = SEPARATORS[separator]
+    owned = start == 0  # whether the document being read is ours
+    pieces: list[bytes] = []  # the document so far, when it began in an earlier block
+    begin = position = start  # file offsets: of the document, of the buffer's first byte
+    carry = b''
+    blocks = iter(blocks)
+    final = False
+    while not final:
+        block = next(blocks, b'')
+        final = not block
+        buffer = carry + block
+        cut = 0  # the buffer up to here is dealt with
+        # A separator that touches the buffer's end may go on in the next block: it waits in `carry`.
+        settled = len(buffer) if final else len(buffer.rstrip(SPACE + b'\n'))
+        for match in pattern.finditer(buffer):
+            if match.end() > settled:
+                break
+            if owned:
+                pieces.append(buffer[cut : match.start()])
+                yield from _document(begin, pieces)
+            decider = position + buffer.rfind(b'\n', match.start(), match.end() - back)
+            if end is not None and decider >= end:
+                return
+            owned, pieces, cut = True, [], match.end()
+            begin = position + cut
+        settled = max(settled, cut)
+        if owned:
+            pieces.append(buffer[cut:settled])
+        elif end is not None and position + settled >= end:
+            return
+        carry = buffer[settled:]
+        position += settled
+    if owned:
+        yield from _document(begin, pieces)
+
+
+def _document(offset: int, pieces: list[bytes]) -> Iterator[tuple[int, bytes]]:
+    content = b''.join(pieces) if len(pieces) != 1 else pieces[0]
+    if content and not content.isspace():
+        blank = BLANK_LINES.match(content).end()  # only a file's first document begins with some
+        yield offset + blank, content[blank:].rstrip()
+
+
+def decode(path: str, offset: int, content: bytes) -> str:
+    """Returns the text of a document at `offset` of `path`; UserError names the byte that is not UTF-8."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f'{path}: byte {offset + error.start} is 0x{content[error.start]:02x}, which is not UTF-8 there '
+            f'({error.reason}). Lathe reads UTF-8 text: convert the file (iconv -f ENCODING -t UTF-8) or '
+            'leave it out of data.source.'
+        ) from error
+    return text.removeprefix('\ufeff') if offset == 0 else text
+
+
+def decode_json(path: str, offset: int, content: bytes, field: str) -> str:
+    """Returns `field` of the JSON object on a line at `offset` of `path`; UserError if there is none."""
+    line = decode(path, offset, content)
+    where = f'{path}: the line at byte {offset}'
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise UserError(
+            f'{where} is not JSON ({error}): {_shown(line)}. A .jsonl file holds one JSON object a line.'
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f'{where} is not a JSON object but {_shown(line)}. Expected {{"{field}": "…"}}.')
+    if not isinstance(value.get(field), str):
+        known = ', '.join(repr(key) for key in value)
+        problem = f'no field {field!r}' if field not in value else f'no string in field {field!r}'
+        raise UserError(
+            f'{where} has {problem}; its fields: {known or "none"}.{did_you_mean(field, value)} '
+            'Name the field that holds the text with --config.data.text_field=NAME.'
+        )
+    text = value[field]
+    if '\\u' in line and any('\ud800' <= character <= '\udfff' for character in text):
+        raise UserError(f'{where} holds half of a surrogate pair, which is no character: {_shown(line)}.')
+    return text
+
+
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:60] + '…')
