@@ -30,9 +30,11 @@ def main() -> None:
 
     import objectives
     from data import loader
+    from parallel import processes
     from training import console, run
     from training.evaluation import Evaluator
 
+    processes.start()
     results = {}
     for name in CHECKPOINT.value:
         opened = run.open_run(name)

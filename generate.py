@@ -39,8 +39,10 @@ def main() -> None:
 
     import jax
 
+    from parallel import processes
     from training import run, sampling
 
+    processes.start()
     opened = run.open_run(CHECKPOINT.value)
     jax.set_mesh(opened.mesh)
     prompts = [sampling.encode_prompt(opened.tokenizer, record['prompt']) for record in records]

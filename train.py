@@ -113,7 +113,7 @@ def train(config, workdir: Path) -> int:
         step=start,
         num_steps=config.num_steps,
         tokens_per_step=tokens_per_step,
-        flops_per_step=tokens_per_step * flops.training_flops_per_token(model.config, config.sequence_length),
+        flops_per_step=tokens_per_step * flops.train_flops_per_token(model.config, config.sequence_length),
         peak=hardware.peak_flops(model.config.compute_dtype),
     )
     stop = shutdown.Shutdown()
@@ -121,25 +121,22 @@ def train(config, workdir: Path) -> int:
     def report(step: int, metrics) -> None:
         """Reads a step's metrics from the devices, which waits for that step, and passes them on."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if step == start + 1:
-            seconds = time.perf_counter() - STARTED
-            log(f'step {step} done after {seconds:.1f} s: loss {values["loss"]:.4f}')
-            pace.read(step)  # so that compilation is not taken for training
-            if step % config.log_every:
-                return
-        if values['skipped_in_a_row'] >= config.max_skipped_steps:
+        if values.pop('skipped_in_a_row') >= config.max_skipped_steps:
             raise UserError(
-                f'{config.max_skipped_steps} steps in a row, up to step {step}, had a loss or gradient that is '
-                f'not finite. Checkpoints before them are intact; a lower optimizer.learning_rate may help.'
+                f'{config.max_skipped_steps} steps in a row, to step {step}, had a loss or gradient that is'
+                f' not finite. Checkpoints before them are intact; a lower optimizer.learning_rate may help.'
             )
-        if step % config.log_every == 0 or step == config.num_steps:
-            record = {
-                name: value for name, value in values.items() if name not in ('skipped_in_a_row', 'weight')
-            }
-            record |= {'tokens_seen': step * tokens_per_step, **pace.read(step)}
+        due = step % config.log_every == 0 or step == config.num_steps
+        record = {**values, 'tokens_seen': step * tokens_per_step}
+        if step == start + 1:  # its time is the compiler's, and says nothing about training
+            pace.read(step)
+            seconds = time.perf_counter() - STARTED
+            log(f'step {step} done {seconds:.1f} s after the start: loss {values["loss"]:.4f}')
+        elif due:
+            record |= pace.read(step)
             log.progress(pace.line(step, record))
-            if tracker:
-                tracker.log(step, record)
+        if due and tracker:
+            tracker.log(step, record)
 
     status = None
     pending = None

@@ -1,8 +1,9 @@
-"""Start of several processes that work as one, and the little they must agree on."""
+"""Start of JAX: several processes that work as one, and compiled programs kept from run to run."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import jax
 
@@ -12,9 +13,14 @@ from configs.errors import UserError
 def start() -> None:
     """Joins the other processes of this run, if there are any; must precede all other use of JAX.
 
+    Programs that took long to compile are kept in JAX_COMPILATION_CACHE_DIR (default: ~/.cache/lathe).
+
     JAX_COORDINATOR_ADDRESS=HOST:PORT with JAX_NUM_PROCESSES and JAX_PROCESS_ID starts any group of
     processes. On a TPU pod or under Slurm, LATHE_DISTRIBUTED=1 is enough: JAX finds the others.
     """
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache' / 'lathe'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
     names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
     values = [os.environ.get(name) for name in names]
     if all(values):

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+
+WIDTH = 140  # of tables in log.txt
 
 
 class Log:
@@ -20,8 +23,10 @@ class Log:
 
     def __init__(self, path: Path | None, *, quiet: bool = False):
         self.terminal = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        if not self.terminal.is_terminal:
+            self.terminal.width = WIDTH  # a file or a pipe wraps nothing
         self._file = path.open('a', encoding='utf-8') if path else None
-        self._plain = Console(file=self._file, highlight=False, width=140) if self._file else None
+        self._plain = Console(file=self._file, highlight=False, width=WIDTH) if self._file else None
         self._live = self.terminal.is_terminal and not quiet
         self._open = False
 
@@ -57,10 +62,10 @@ class Log:
 
 def table(title: str, columns: list[str], rows: list[tuple]) -> Table:
     """Returns a table; columns of numbers are aligned to the right."""
-    grid = Table(title=title, title_justify='left', header_style='bold')
+    grid = Table(title=title, title_justify='left', header_style='bold', box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         numeric = bool(rows) and isinstance(rows[0][index], int | float)
-        grid.add_column(column, justify='right' if numeric else 'left')
+        grid.add_column(column, justify='right' if numeric else 'left', no_wrap=True)
     for row in rows:
         grid.add_row(*(f'{cell:,}' if isinstance(cell, int | float) else str(cell) for cell in row))
     return grid

@@ -69,8 +69,9 @@ class Evaluator:
         if not weight:
             return {}
         size = totals.pop('bytes', 0.0)
+        nll = totals.pop('nll', None)
         metrics = {f'eval/{name}': total / weight for name, total in totals.items()}
-        if 'nll' in totals and size:
-            metrics['eval/perplexity'] = math.exp(min(totals['nll'] / weight, 700.0))
-            metrics['eval/bits_per_byte'] = totals['nll'] / math.log(2) / size
+        if nll is not None:
+            metrics['eval/perplexity'] = math.exp(min(nll / weight, 700.0))
+            metrics['eval/bits_per_byte'] = nll / math.log(2) / size
         return metrics

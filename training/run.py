@@ -105,6 +105,11 @@ def resume(
     return None
 
 
+def open_text(directory: Path) -> tuple[ConfigDict, Tokenizer]:
+    """Returns the experiment of a run and its tokenizer, without touching any parameters."""
+    return experiment.load(directory / 'config.json'), Tokenizer.load(directory / 'tokenizer')
+
+
 def open_run(checkpoint: str, *, mesh: dict[str, int] | None = None) -> Run:
     """Opens `RUN` (its best checkpoint, or the newest if none was evaluated) or `RUN@STEP`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -102,12 +103,12 @@ def describe_parameters(abstract_params: Any, boxed: Any) -> list[tuple[str, str
     leaves = jax.tree_util.tree_leaves_with_path(abstract_params)
     axes = jax.tree.leaves(nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, P))
     for (path, leaf), spec in zip(leaves, axes, strict=True):
-        shard = leaf.sharding.shard_shape(leaf.shape)
-        size = leaf.dtype.itemsize
-        for extent in shard:
-            size *= extent
+        size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         shape = ' × '.join(map(str, leaf.shape))
-        rows.append(
-            (parameter_name(path), shape, ' '.join(map(str, spec)), str(tuple(leaf.sharding.spec)), size)
-        )
+        cut = ' '.join(_words(axis) for axis in leaf.sharding.spec)
+        rows.append((parameter_name(path), shape, ' '.join(map(_words, spec)), cut, size))
     return rows
+
+
+def _words(axes: str | tuple[str, ...] | None) -> str:
+    return axes if isinstance(axes, str) else '+'.join(axes) if axes else '·'

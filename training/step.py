@@ -59,7 +59,7 @@ def make_train_step(
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         grads, sums = accumulate(state.params, batch, key)
         weight = jnp.maximum(sums.pop('weight'), 1e-8)
-        metrics = {name: value / weight for name, value in sums.items()}
+        metrics = {name: value / weight for name, value in sums.items() if name != 'nll'}
 
         norm = optax.tree.norm(grads) / weight
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
@@ -90,7 +90,6 @@ def make_train_step(
             'learning_rate': jnp.asarray(schedule(state.step - state.skipped_steps), jnp.float32),
             'skipped_steps': new_state.skipped_steps,
             'skipped_in_a_row': new_state.skipped_in_a_row,
-            'weight': weight,
         }
         return new_state, metrics
 
