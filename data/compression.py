@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import zstandard
 
 from configs.errors import UserError
 
 COMPRESSIONS = ('', '.gz', '.zst')
-BLOCK = 1 << 20  # bytes held at a time
+BLOCK = 1 << 18  # bytes held at a time
+COMPRESSION_RATIO = 4  # a guess, to give compressed files about their share among plain ones
 
 
 def is_compressed(path: str) -> bool:
@@ -26,17 +28,9 @@ def read_blocks(path: str, start: int = 0) -> Iterator[bytes]:
     """
     position = start
     try:
-        with open(path, 'rb') as file:
-            if path.endswith('.gz'):
-                blocks = iter(lambda stream=gzip.open(file): stream.read(BLOCK), b'')
-            elif path.endswith('.zst'):
-                blocks = _zstandard_blocks(file)
-            else:
-                file.seek(start)
-                blocks = iter(lambda: file.read(BLOCK), b'')
-            for block in blocks:
-                yield block
-                position += len(block)
+        for block in _blocks(path, start):
+            yield block
+            position += len(block)
     except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
         raise UserError(
             f'{path} is damaged or cut short: decompression fails after {position} bytes of text ({error}). '
@@ -46,7 +40,29 @@ def read_blocks(path: str, start: int = 0) -> Iterator[bytes]:
         raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
 
 
-def _zstandard_blocks(file) -> Iterator[bytes]:
+def _blocks(path: str, start: int) -> Iterator[bytes]:
+    if not is_compressed(path):
+        # Opened anew for each block: hundreds of readers would otherwise keep as many files open.
+        while block := _read_at(path, start):
+            yield block
+            start += len(block)
+        return
+    with open(path, 'rb') as file:
+        if path.endswith('.zst'):
+            yield from _zstandard_blocks(file)
+        else:
+            stream = gzip.GzipFile(fileobj=file)
+            while block := stream.read(BLOCK):
+                yield block
+
+
+def _read_at(path: str, start: int) -> bytes:
+    with open(path, 'rb') as file:
+        file.seek(start)
+        return file.read(BLOCK)
+
+
+def _zstandard_blocks(file: BinaryIO) -> Iterator[bytes]:
     """Decompresses one frame after another, and insists that the last one is complete."""
     decompressor = zstandard.ZstdDecompressor()
     frame = None

@@ -7,6 +7,7 @@ position goes on with exactly the batches that would have followed.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -78,9 +79,9 @@ def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokeniz
         tokenizer = Tokenizer.load(directory / 'tokenizer')
     if tokenizer.fingerprint != prepared['tokenizer']:
         raise UserError(
-            f'{directory} was prepared with another tokenizer (fingerprint {prepared["tokenizer"][:12]}…, here '
-            f'{tokenizer.fingerprint[:12]}…). Prepare the text with this one: --config.tokenizer.path=…/'
-            'tokenizer.model and another data.path.'
+            f'{directory} was prepared with another tokenizer (fingerprint {prepared["tokenizer"][:12]}…, '
+            f'here {tokenizer.fingerprint[:12]}…). Prepare the text with this one: '
+            '--config.tokenizer.path=RUN/tokenizer/tokenizer.model and another data.path.'
         )
     described = prepared[split]
     if not described['rows']:
@@ -121,10 +122,9 @@ class Prefetched:
 
         def put(item: tuple) -> None:
             while not stopped.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
+                with contextlib.suppress(queue.Full):
+                    ready.put(item, timeout=0.1)
+                    return
 
         def work() -> None:
             try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 
@@ -26,24 +27,37 @@ from configs.errors import UserError
 from data.files import write_whole
 
 FORMAT = 1
+READING_KEYS = ('data.text_field', 'data.text_documents', 'data.eval_fraction')
 TOKENIZER_KEYS = (
-    'data.source', 'data.text_field', 'data.text_documents', 'data.eval_fraction',
-    'tokenizer.path', 'tokenizer.kind', 'tokenizer.vocab_size', 'tokenizer.sample_bytes',
+    'tokenizer.path',
+    'tokenizer.kind',
+    'tokenizer.vocab_size',
+    'tokenizer.sample_bytes',
     'tokenizer.character_coverage',
-)  # fmt: skip
-SHARD_KEYS = (*TOKENIZER_KEYS, 'sequence_length', 'data.shard_tokens')
+)
+SHARD_KEYS = ('sequence_length', 'data.shard_tokens')
+
+
+def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
+    """Returns {key: value} of `keys` such as 'data.path'."""
+    return {key: attrgetter(key)(config) for key in keys}
 
 
 def determining(config: ConfigDict) -> dict[str, object]:
     """Returns {key: value} of the config keys that decide what prepare.py writes."""
-    keys = SHARD_KEYS if config.data.mode == 'shards' else TOKENIZER_KEYS
-    return dict(zip(keys, attrgetter(*keys)(config), strict=True))
+    keys = ('data.source', *READING_KEYS, *TOKENIZER_KEYS)
+    return select(config, keys + SHARD_KEYS if config.data.mode == 'shards' else keys)
 
 
-def difference(prepared: dict[str, object], wanted: dict[str, object]) -> str:
-    """Returns 'key=… there, key=… here' for the keys in both that differ; '' if none does."""
-    keys = [key for key in wanted if key in prepared and prepared[key] != wanted[key]]
-    return ', '.join(f'{key}={prepared[key]!r} there but {wanted[key]!r} in the config' for key in keys)
+def refuse_difference(directory: Path, there: dict, wanted: dict, how: str = 'otherwise') -> None:
+    """Raises UserError, naming the keys, if some that are in both have different values."""
+    keys = [key for key in wanted if key in there and there[key] != wanted[key]]
+    if keys:
+        differing = ', '.join(f'{key} was {there[key]!r} and is now {wanted[key]!r}' for key in keys)
+        raise UserError(
+            f'{directory} was prepared {how}: {differing}. It is left as it is: change the config back, or '
+            'give another data.path, or remove the directory yourself, and run prepare.py.'
+        )
 
 
 def fingerprint(content: dict) -> str:
@@ -86,9 +100,5 @@ def load(config: ConfigDict) -> dict:
             f'data.path={config.data.path!r} {state} (there is no manifest.json in it). '
             f'Run prepare.py with the same --config{", which goes on where it stopped" if begun else ""}.'
         )
-    if differing := difference(manifest['config'], determining(config)):
-        raise UserError(
-            f'{directory} was prepared otherwise: {differing}. Change the config back, or prepare again '
-            'with another data.path.'
-        )
+    refuse_difference(directory, manifest['config'], determining(config))
     return manifest

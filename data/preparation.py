@@ -8,6 +8,7 @@ goes on with the parts that are missing.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -16,8 +17,10 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -26,8 +29,8 @@ from ml_collections import ConfigDict
 
 from configs.errors import UserError
 from data import manifest, shard_writer, sources, tokenizer
+from data.batching import in_batches
 from data.compression import is_compressed
-from data.packing import in_batches
 from data.progress import PreparationProgress
 from data.sampling import sample
 from data.sources import SPLIT_BYTES, Split
@@ -56,13 +59,19 @@ def prepare(config: ConfigDict) -> Summary:
     Raises UserError for text that cannot be read, a vocabulary that cannot be had, and a
     directory that holds anything else, which is left as it was.
     """
-    started = time.monotonic()
     directory = Path(config.data.path)
     _refuse_foreign(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _alone(directory):
+        return _prepare(directory, config)
+
+
+def _prepare(directory: Path, config: ConfigDict) -> Summary:
+    started = time.monotonic()
     record = manifest.read(directory / 'preparation.json')
     wanted = {'format': manifest.FORMAT, 'config': manifest.determining(config)}
     if record:
-        _refuse_difference(directory, record['config'], wanted['config'], 'prepared')
+        manifest.refuse_difference(directory, record['config'], wanted['config'])
     finished = manifest.read(directory / 'manifest.json')
     if finished and config.data.mode == 'shards':
         _remove_parts(directory)
@@ -73,20 +82,22 @@ def prepare(config: ConfigDict) -> Summary:
     files = sources.find_files(config)
     wanted['source'] = sources.describe(files)
     if record:
-        _refuse_difference(directory, record['source'], wanted['source'], 'begun from text that has changed')
+        manifest.refuse_difference(
+            directory, record['source'], wanted['source'], 'from text that has changed'
+        )
         wanted['config'] = {**record['config'], **wanted['config']}
     if wanted != record:
         manifest.write(directory / 'preparation.json', wanted)
     trained = (directory / 'tokenizer' / tokenizer.MODEL_FILE).exists()
-    tokens_of = _tokenizer(directory, files, config)
+    encoder = _tokenizer(directory, files, config)
     if config.data.mode == 'stream':
-        return Summary(directory, tokens_of, None, time.monotonic() - started, trained)
+        return Summary(directory, encoder, None, time.monotonic() - started, trained)
 
-    results = _tokenise(directory, _parts(files, config), config)
-    result = wanted | _write_shards(directory, results, tokens_of, config)
+    results = _tokenise(directory, _parts(files, config), encoder, config)
+    result = wanted | _write_shards(directory, results, encoder, config)
     manifest.write(directory / 'manifest.json', result)
     _remove_parts(directory)
-    return Summary(directory, tokens_of, result, time.monotonic() - started, False)
+    return Summary(directory, encoder, result, time.monotonic() - started, False)
 
 
 def _refuse_foreign(directory: Path) -> None:
@@ -96,17 +107,24 @@ def _refuse_foreign(directory: Path) -> None:
         foreign = [path.name for path in directory.iterdir() if path.name != 'python-docs.jsonl']
         if foreign:
             raise UserError(
-                f'data.path={str(directory)!r} holds files that prepare.py did not write ({foreign[0]!r}, …). '
-                'Give a new or an empty directory.'
+                f'data.path={str(directory)!r} holds files that prepare.py did not write, such as '
+                f'{foreign[0]!r}. Give a new or an empty directory.'
             )
 
 
-def _refuse_difference(directory: Path, there: dict, wanted: dict, verb: str) -> None:
-    if differing := manifest.difference(there, wanted):
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Refuses to go on while another process prepares the same directory."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
         raise UserError(
-            f'{directory} was {verb}: {differing}. It is left as it is: give another data.path, change the '
-            f'config back, or remove {directory} yourself.'
-        )
+            f'another prepare.py is at work on {directory}. Wait for it, or end it first.'
+        ) from error
+    finally:
+        os.close(handle)
 
 
 def _remove_parts(directory: Path) -> None:
@@ -144,7 +162,7 @@ def _parts(files: list[str], config: ConfigDict) -> list[Split]:
     return splits
 
 
-def _tokenise(directory: Path, parts: list[Split], config: ConfigDict) -> list[dict]:
+def _tokenise(directory: Path, parts: list[Split], encoder: Tokenizer, config: ConfigDict) -> list[dict]:
     """Tokenises the parts that are not finished yet, and returns the counts of all, in order."""
     results = [manifest.read(_part_path(directory, number, 'json')) for number in range(len(parts))]
     missing = [number for number, result in enumerate(results) if result is None]
@@ -153,19 +171,17 @@ def _tokenise(directory: Path, parts: list[Split], config: ConfigDict) -> list[d
         print(f'Going on: {len(parts) - len(missing)} of {len(parts)} parts are finished.', flush=True)
     workers = min(config.data.num_workers or os.cpu_count() or 1, len(missing))
     with PreparationProgress(sum(part.size for part in parts), earlier) as progress:
-        for number, result in _run(directory, parts, missing, config, workers):
+        jobs = [(directory, number, parts[number], encoder.fingerprint, config) for number in missing]
+        for number, result in _run(jobs, workers):
             results[number] = result
             progress.add(parts[number].size, _sum([result], 'documents'), _sum([result], 'tokens'))
     return results
 
 
-def _run(
-    directory: Path, parts: list[Split], numbers: list[int], config: ConfigDict, workers: int
-) -> Iterator[tuple[int, dict]]:
+def _run(jobs: list[tuple], workers: int) -> Iterator[tuple[int, dict]]:
     """Yields (number, counts) of each part as it is finished, in any order."""
-    jobs = ((directory, number, parts[number], config) for number in numbers)
     if workers <= 1:
-        yield from ((number, tokenise_part(*job)) for number, job in zip(numbers, jobs, strict=True))
+        yield from ((job[1], tokenise_part(*job)) for job in jobs)
         return
     # Fresh processes: forked ones would inherit the state of threads that do not exist in them.
     context = multiprocessing.get_context('spawn')
@@ -175,6 +191,15 @@ def _run(
             futures = {pool.submit(tokenise_part, *job): job[1] for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            'a process of prepare.py was killed, perhaps for want of memory. Finished parts are kept: run it '
+            'again, with a smaller data.num_workers if it was memory.'
+        ) from error
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -202,19 +227,26 @@ def _part_path(directory: Path, number: int, kind: str) -> Path:
     return directory / 'parts' / f'{number:06d}.{kind}'
 
 
-def tokenise_part(directory: Path, number: int, part: Split, config: ConfigDict) -> dict:
+@lru_cache(maxsize=1)
+def _load_tokenizer(directory: Path, fingerprint: str) -> Tokenizer:
+    """Loads the tokenizer once for all parts; the fingerprint tells it from the next directory's."""
+    return Tokenizer.load(directory)
+
+
+def tokenise_part(directory: Path, number: int, part: Split, fingerprint: str, config: ConfigDict) -> dict:
     """Writes the tokens of one part, then its counts, which say that it is finished; returns them.
 
     Counts: {'train': {documents, bytes, tokens}, 'eval': …}.
     """
-    encoder = Tokenizer.load(directory / 'tokenizer')
+    encoder = _load_tokenizer(directory / 'tokenizer', fingerprint)
     dtype = token_dtype(encoder)
     counts = {name: dict.fromkeys(('documents', 'bytes', 'tokens'), 0) for name in SPLIT_NAMES}
     (directory / 'parts').mkdir(exist_ok=True)
     paths = {name: _part_path(directory, number, name) for name in SPLIT_NAMES}
     with open(paths['train'], 'wb') as train, open(paths['eval'], 'wb') as held_out:
-        for texts in in_batches(sources.read_split(part, config)):
-            chosen = [sources.is_held_out(text, config.data.eval_fraction) for text in texts]
+        fraction = config.data.eval_fraction
+        for texts in in_batches(document.text for document in sources.read_split(part, config)):
+            chosen = [sources.is_held_out(text, fraction) for text in texts]
             for name, file, want in (('train', train, False), ('eval', held_out, True)):
                 mine = [text for text, held in zip(texts, chosen, strict=True) if held is want]
                 if mine:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.compression import is_compressed
+from data.compression import COMPRESSION_RATIO, is_compressed
 from data.permutation import permute
 from data.sources import Split, is_held_out, list_splits, read_split
-
-COMPRESSION_RATIO = 4  # a guess, to give compressed files about their share of the sample
 
 
 def sample(files: list[str], config: ConfigDict) -> Iterator[str]:

@@ -125,17 +125,17 @@ def read_split(split: Split, config: ConfigDict) -> Iterator[Document]:
     """Yields the documents of `split` in the order of the file; UserError for what is no text."""
     lines = split.path.removesuffix('.gz').removesuffix('.zst').endswith('.jsonl')
     kind = 'line' if lines else choose('data.text_documents', config.data.text_documents, text.SEPARATORS)
-    blocks = read_blocks(split.path, split.start)
-    found = text.documents(blocks, split.start, split.end, kind)
+    path, field = split.path, config.data.text_field
+    found = text.documents(read_blocks(path, split.start), split.start, split.end, kind)
     for number, (offset, content) in enumerate(found):
         if number % split.parts != split.part:
             continue
         if lines:
-            string = text.decode_json(split.path, offset, content, config.data.text_field)
+            string = text.decode_json(path, offset, content, field)
         else:
-            string = text.decode(split.path, offset, content)
+            string = text.decode(path, offset, content)
         if string:
-            yield Document(f'{split.path}:{offset}', string)
+            yield Document(f'{path}:{offset}', string)
 
 
 def is_held_out(document: str, fraction: float) -> bool:

@@ -1,0 +1,243 @@
+"""Batches straight from raw text, tokenised on the way.
+
+Each row of the global batch is a *lane*: an endless stream of tokens of its own, cut into rows
+that share one token with the next, as in shards. The splits of the source (data/sources.py) are
+shuffled anew each epoch, and of that endless sequence lane r of B reads numbers r, r + B, r + 2B, …:
+every split is read once in an epoch, by one lane. Within a split, training documents are shuffled
+in windows of data.shuffle_bytes. All orders are functions of the seed and of numbers in the
+position, so a lane can start at any document; what it holds in memory is one window.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs.errors import UserError
+from data import manifest, sources
+from data.batching import in_batches
+from data.compression import COMPRESSION_RATIO, is_compressed
+from data.epochs import EpochLoader
+from data.permutation import permute
+from data.sources import SPLIT_BYTES, Split
+from data.tokenizer import Tokenizer
+
+BARREN = 32  # epochs without a document after which a lane gives up
+
+
+def load(
+    config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None
+) -> StreamLoader | EpochLoader:
+    """Returns the Loader (data/loader.py) of `split` for the rows `part` of the global batch."""
+    tokenizer = tokenizer or _prepared_tokenizer(config)
+    files = sources.find_files(config)
+    keys = ('seed', 'batch_size', 'sequence_length', 'data.shuffle_bytes', *manifest.READING_KEYS)
+    deciding = manifest.select(config, keys) | {'tokenizer': tokenizer.fingerprint, 'split': split}
+    fingerprint = manifest.fingerprint(deciding | {'text': sources.describe(files)})
+    if split == 'train':
+        splits = list_splits(files, config)
+        return StreamLoader(config, splits, tokenizer=tokenizer, fingerprint=fingerprint, part=part)
+    return EpochLoader(
+        held_out_rows(config, files, tokenizer),
+        tokenizer=tokenizer,
+        fingerprint=fingerprint,
+        batch_size=config.batch_size,
+        part=part,
+        seed=config.seed,
+        endless=False,
+    )
+
+
+def _prepared_tokenizer(config: ConfigDict) -> Tokenizer:
+    directory = Path(config.data.path)
+    record = manifest.read(directory / 'preparation.json')
+    if record is None and config.tokenizer.path:
+        return Tokenizer.from_file(config.tokenizer.path)
+    manifest.refuse_difference(directory, record, manifest.select(config, manifest.TOKENIZER_KEYS))
+    return Tokenizer.load(directory / 'tokenizer')
+
+
+def list_splits(files: list[str], config: ConfigDict) -> list[Split]:
+    """Returns the splits that lanes read: at least as many as lanes, so that none shares one."""
+    sizes = {
+        path: os.path.getsize(path) * (COMPRESSION_RATIO if is_compressed(path) else 1) for path in files
+    }
+    share = -(-sum(sizes.values()) // config.batch_size)
+    splits = []
+    for path, size in sizes.items():
+        splits += sources.list_splits(
+            [path], config, split_bytes=min(share, SPLIT_BYTES), parts=-(-size // share)
+        )
+    return splits
+
+
+def held_out_rows(config: ConfigDict, files: list[str], tokenizer: Tokenizer) -> np.ndarray:
+    """Returns int32 [N, sequence_length + 1]: the held-out documents in the order of the source.
+
+    The first config.eval_batches batches of them, or all for 0; the last row is filled up with pad.
+    """
+    length = config.sequence_length
+    wanted = config.eval_batches * config.batch_size * length + 1 if config.eval_batches else None
+    pieces, total = [], 0
+    texts = (
+        document.text
+        for split in sources.list_splits(files, config)
+        for document in sources.read_split(split, config)
+        if sources.is_held_out(document.text, config.data.eval_fraction)
+    )
+    for batch in in_batches(texts, characters=1 << 12):
+        pieces += tokenizer.encode_documents(batch)
+        total = sum(map(len, pieces))
+        if wanted and total >= wanted:
+            break
+    if not total:
+        raise UserError(
+            f'data.source={config.data.source!r}: none of its documents was held out for evaluation. Raise '
+            f'data.eval_fraction={config.data.eval_fraction}, or set eval_every=0.'
+        )
+    tokens = np.concatenate(pieces)[:wanted]
+    rows = -(-(len(tokens) - 1) // length)
+    padding = np.full(rows * length + 1 - len(tokens), tokenizer.pad_id, np.int32)
+    tokens = np.concatenate([tokens, padding])
+    return np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[::length]
+
+
+class StreamLoader:
+    """Endless training batches, a Loader (data/loader.py).
+
+    Position: int32 [R, 3], for each lane the place of the next row's first token: how many splits
+    were finished before, how many documents of the split, how many tokens of the document.
+    """
+
+    def __init__(
+        self, config: ConfigDict, splits: list[Split], *, tokenizer: Tokenizer, fingerprint: str, part: slice
+    ):
+        self.tokenizer = tokenizer
+        self.fingerprint = fingerprint
+        self.num_batches: int | None = None
+        self._config, self._splits = config, splits
+        self._lanes = range(config.batch_size)[part]
+
+    def initial_position(self) -> np.ndarray:
+        """Returns the position before the first batch, int32 [R, 3]."""
+        return np.zeros((len(self._lanes), 3), np.int32)
+
+    def batches(self, position: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (int32 [R, T + 1], position after it) from `position` on."""
+        lanes = [
+            Lane(number, at, self._config, self._splits, self.tokenizer)
+            for number, at in zip(self._lanes, position.tolist(), strict=True)
+        ]
+        length = self._config.sequence_length
+        while True:
+            rows = np.stack([lane.read(length) for lane in lanes])
+            yield rows, np.array([lane.position() for lane in lanes], np.int32)
+
+
+@dataclass
+class Window:
+    """Documents of one split in the order in which they are learnt; the first is number `first`."""
+
+    counter: int
+    first: int
+    texts: list[str]
+
+
+class Lane:
+    """The stream of tokens of one row of the global batch, from `position` on."""
+
+    def __init__(
+        self, number: int, position: list[int], config: ConfigDict, splits: list[Split], tokenizer: Tokenizer
+    ):
+        self._number, self._config, self._splits = number, config, splits
+        counter, document, offset = position
+        self._documents = self._tokenise(counter, document, tokenizer)
+        # Tokens not yet read, from `_cursor` on, and of each document in them its start and its place.
+        self._tokens = np.zeros(0, np.int32)
+        self._starts, self._places = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+        self._cursor = 0
+        self._fill(offset + 1)
+        self._cursor = offset
+
+    def read(self, length: int) -> np.ndarray:
+        """Returns the next length + 1 tokens and moves on by `length`."""
+        self._fill(length + 1)
+        row = self._tokens[self._cursor : self._cursor + length + 1]
+        self._cursor += length
+        return row
+
+    def position(self) -> tuple[int, int, int]:
+        """Returns where the next row's first token stands: (splits, documents, tokens) before it."""
+        at = self._current()
+        counter, document = self._places[at].tolist()
+        return counter, document, self._cursor - int(self._starts[at])
+
+    def _current(self) -> int:
+        return int(np.searchsorted(self._starts, self._cursor, side='right')) - 1
+
+    def _fill(self, count: int) -> None:
+        """Holds at least `count` tokens from the cursor on."""
+        if len(self._tokens) - self._cursor >= count:
+            return
+        at = max(0, self._current())
+        dropped = int(self._starts[at]) if len(self._starts) else 0
+        tokens, places = [self._tokens[dropped:]], [self._places[at:]]
+        lengths = [np.diff(self._starts[at:], append=len(self._tokens))]
+        self._cursor -= dropped
+        held = len(tokens[0])
+        while held - self._cursor < count:
+            counter, first, encoded = next(self._documents)
+            lengths.append(np.array([len(ids) for ids in encoded]))
+            places.append(np.stack([np.full(len(encoded), counter), first + np.arange(len(encoded))], axis=1))
+            tokens += encoded
+            held += int(lengths[-1].sum())
+        self._tokens = np.concatenate(tokens)
+        lengths_D = np.concatenate(lengths)
+        self._starts = np.cumsum(lengths_D) - lengths_D
+        self._places = np.concatenate(places)
+
+    def _tokenise(
+        self, counter: int, skipped: int, tokenizer: Tokenizer
+    ) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+        """Yields (split counter, number of the first document, token ids of some documents)."""
+        for window in self._windows(counter):
+            if window.counter == counter and window.first < skipped:
+                keep = skipped - window.first
+                window = Window(counter, skipped, window.texts[keep:]) if keep < len(window.texts) else None
+            if window:
+                first = window.first
+                for batch in in_batches(window.texts):
+                    yield window.counter, first, tokenizer.encode_documents(batch)
+                    first += len(batch)
+
+    def _windows(self, counter: int) -> Iterator[Window]:
+        """Yields the training documents of this lane's splits, in shuffled windows, without end."""
+        config, number_of_splits = self._config, len(self._splits)
+        barren = 0
+        while True:
+            epoch, within = divmod(counter * config.batch_size + self._number, number_of_splits)
+            split = int(permute(within, number_of_splits, ('splits', config.seed, epoch)))
+            first = 0
+            for number, texts in enumerate(self._unshuffled(self._splits[split])):
+                seed = ('documents', config.seed, epoch, split, number)
+                order = permute(np.arange(len(texts)), len(texts), seed)
+                yield Window(counter, first, [texts[i] for i in order])
+                first += len(texts)
+            barren = 0 if first else barren + 1
+            if barren > BARREN * number_of_splits:
+                raise UserError(
+                    f'data.source={config.data.source!r} holds no document to train on. Add text, or lower '
+                    f'data.eval_fraction={config.data.eval_fraction}.'
+                )
+            counter += 1
+
+    def _unshuffled(self, split: Split) -> Iterator[list[str]]:
+        fraction = self._config.data.eval_fraction
+        documents = sources.read_split(split, self._config)
+        texts = (document.text for document in documents if not sources.is_held_out(document.text, fraction))
+        return in_batches(texts, characters=self._config.data.shuffle_bytes)
