@@ -1,0 +1,70 @@
+"""Run by test_meshes.py: losses, gradients and text on several meshes of 8 simulated devices, as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+
+from configs import base
+from model import families
+from model.generation import generate
+from model.transformer import Transformer
+from objectives import causal
+from parallel import rules
+
+AXES = ('data', 'fsdp', 'tensor', 'context')
+CASES = (
+    ('gpt2', (1, 1, 1, 1)),
+    ('gpt2', (8, 1, 1, 1)),
+    ('gpt2', (1, 2, 2, 2)),
+    ('llama', (1, 1, 1, 1)),
+    ('llama', (1, 8, 1, 1)),
+    ('llama', (2, 2, 2, 1)),
+    ('llama', (1, 2, 2, 2)),
+)
+
+
+def run(family: str, shape: tuple[int, ...]) -> dict:
+    config = base.get_config()
+    config.update({'sequence_length': 16, 'z_loss': 1e-4, 'label_smoothing': 0.1})
+    config.model.update(
+        {'family': family, 'num_layers': 2, 'embed_dim': 32, 'num_heads': 4, 'num_kv_heads': 2}
+    )
+    config.model.update({'dropout_rate': 0.1})
+    model_config = families.resolve(config, vocab_size=100)
+    model = Transformer(model_config)
+    mesh = jax.make_mesh(
+        shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[: math.prod(shape)]
+    )
+    families.check_layout(model_config, mesh.shape)
+
+    def init(key):
+        return model.init(key, jnp.zeros((1, 1), jnp.int32))['params']
+
+    def loss(params, batch):
+        total, weight, _ = causal.loss(model, params, batch, config=config, dropout_key=jax.random.key(1))
+        return total / weight
+
+    shardings = rules.shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
+    rows = np.random.default_rng(0).integers(0, 100, (8, 17)).astype(np.int32)
+    batch = causal.make_batch(rows, tokenizer=types.SimpleNamespace(bos_id=1, pad_id=0))
+    with jax.set_mesh(mesh):
+        params = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(jax.random.key(0))
+        batch = jax.device_put(batch, NamedSharding(mesh, rules.partition_spec(('batch', 'length'))))
+        value, gradient = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))(params, batch)
+        prompts, key = [[5, 6, 7], [8]], jax.random.key(2)
+        text = generate(model, params, prompts, max_new_tokens=4, key=key, eos_id=2, pad_id=0, temperature=0)
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+    return {'loss': float(value), 'gradient': flat.tolist(), 'text': text.tolist()}
+
+
+if __name__ == '__main__':
+    for family, shape in CASES:
+        print(json.dumps({'family': family, 'shape': shape, **run(family, shape)}), flush=True)

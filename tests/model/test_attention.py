@@ -1,0 +1,94 @@
+"""Attention and its back ends against softmax(q kᵀ / √H) v."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import kernels
+from model.attention import attend
+
+
+def inputs(batch, length, num_heads, num_kv_heads, head_dim):
+    rng = np.random.default_rng(0)
+    heads = (num_heads, num_kv_heads, num_kv_heads)
+    q, k, v = (rng.normal(size=(batch, length, n, head_dim)).astype(np.float32) for n in heads)
+    segments = np.sort(rng.integers(0, 3, (batch, length)), axis=1).astype(np.int32)
+    return q, k, v, segments
+
+
+def formula(q_BLNH, k_BSKH, v_BSKH, segments_BL):
+    """One query at a time, float64."""
+    out = np.zeros(q_BLNH.shape)
+    group = q_BLNH.shape[2] // k_BSKH.shape[2]
+    for b, i, n in np.ndindex(q_BLNH.shape[:3]):
+        seen = np.flatnonzero(segments_BL[b, : i + 1] == segments_BL[b, i])
+        keys, values = (x[b, seen, n // group].astype(np.float64) for x in (k_BSKH, v_BSKH))
+        weights = np.exp(keys @ q_BLNH[b, i, n] / np.sqrt(q_BLNH.shape[-1]))
+        out[b, i, n] = weights @ values / weights.sum()
+    return out
+
+
+@pytest.mark.parametrize('num_kv_heads', [4, 2, 1])
+def test_attention_equals_the_formula(num_kv_heads):
+    q, k, v, segments = inputs(2, 13, 4, num_kv_heads, 6)
+    out = attend(q, k, v, segments, implementation='xla')
+    np.testing.assert_allclose(out, formula(q, k, v, segments), atol=1e-5)
+    whole = attend(q, k, v, None, implementation='xla')
+    np.testing.assert_allclose(whole, formula(q, k, v, np.zeros_like(segments)), atol=1e-5)
+
+
+def test_large_scores_do_not_overflow():
+    q, k, v, segments = inputs(1, 8, 2, 2, 4)
+    out = attend(1e3 * q, 1e3 * k, v, segments, implementation='xla')
+    assert np.isfinite(out).all()
+
+
+def values_and_gradients(function, q, k, v):
+    cotangent = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)
+
+    @jax.jit
+    def both(*args):
+        out, pull = jax.vjp(function, *args)
+        return out, *pull(cotangent)
+
+    return both(q, k, v)
+
+
+def test_splash_equals_xla_forwards_and_backwards():
+    q, k, v, segments = inputs(2, 256, 4, 2, 16)
+    expected = values_and_gradients(lambda *qkv: attend(*qkv, segments, implementation='xla'), q, k, v)
+    out = values_and_gradients(lambda *qkv: kernels.splash(*qkv, segments, interpret=True), q, k, v)
+    for a, b in zip(out, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # values of order 1 to 10, sums of 256
+
+
+def test_cudnn_is_given_the_causal_mask_within_segments(monkeypatch):
+    # cuDNN itself needs a GPU: here XLA computes what it is asked for.
+    original = jax.nn.dot_product_attention
+
+    def asked(*args, implementation, **kwargs):
+        assert implementation == 'cudnn'
+        return original(*args, implementation='xla', **kwargs)
+
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', asked)
+    q, k, v, segments = inputs(2, 14, 4, 2, 8)
+    out = attend(q, k, v, segments, implementation='cudnn')
+    np.testing.assert_allclose(out, formula(q, k, v, segments), atol=1e-5)
+
+
+def test_shapes_that_a_kernel_cannot_take_go_to_xla():
+    q, k, v, segments = inputs(1, 5, 2, 2, 8)
+    out = attend(q, k, v, segments, implementation='splash')
+    np.testing.assert_allclose(out, formula(q, k, v, segments), atol=1e-5)
+
+
+def test_bfloat16_attention_keeps_its_softmax_in_float32():
+    q, k, v, segments = inputs(1, 64, 2, 2, 8)
+    half = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
+    out = attend(*half, segments, implementation='xla')
+    assert out.dtype == jnp.bfloat16
+    exact = formula(*(np.asarray(x, np.float32) for x in half), segments)
+    np.testing.assert_allclose(np.asarray(out, np.float32), exact, atol=0.03)  # 8 bits of values up to 3

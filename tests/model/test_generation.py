@@ -1,0 +1,153 @@
+"""Generation against full forward passes and distributions worked out by hand."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.errors import UserError
+from model.attention import init_cache
+from model.generation import Sampler, _decode, generate, sample
+
+PROMPTS = [[5, 9, 3], [7, 8, 9, 10, 11, 12, 13], [4]]
+KEYS = {'max_new_tokens': 9, 'key': jax.random.key(0), 'eos_id': 2, 'pad_id': 0}
+
+
+@pytest.fixture(scope='module', params=['gpt2', 'llama'])
+def tiny(request, make_model):
+    return make_model(request.param, num_kv_heads=2)
+
+
+def test_cached_logits_equal_the_full_forward_pass(tiny):
+    model, params = tiny
+    tokens = np.random.default_rng(0).integers(0, 40, (2, 20)).astype(np.int32)
+    full = jax.jit(model.apply)({'params': params}, tokens)
+    apply = jax.jit(
+        lambda tokens, positions, cache: model.apply({'params': params}, tokens, None, positions, cache=cache)
+    )
+    cache = init_cache(model.config, batch_size=2, length=24)
+    begin = 0
+    for count in (7, *[1] * 6, 7):  # a prompt, single tokens, and several at once
+        positions = np.broadcast_to(np.arange(begin, begin + count), (2, count))
+        logits, cache = apply(tokens[:, begin : begin + count], positions, cache)
+        np.testing.assert_allclose(logits, full[:, begin : begin + count], atol=1e-5)
+        begin += count
+
+
+def test_greedy_text_equals_step_by_step_argmax(tiny):
+    model, params = tiny
+    out = generate(model, params, PROMPTS, temperature=0, **KEYS)
+    apply = jax.jit(lambda tokens: model.apply({'params': params}, tokens))
+    for prompt, row in zip(PROMPTS, out, strict=True):
+        text = list(prompt)
+        for _ in range(KEYS['max_new_tokens']):
+            padded = np.zeros((1, 24), np.int32)  # what follows cannot be seen
+            padded[0, : len(text)] = text
+            text.append(int(apply(padded)[0, len(text) - 1].argmax()))
+            if text[-1] == KEYS['eos_id']:
+                break
+        new = text[len(prompt) :]
+        np.testing.assert_array_equal(row, new + [0] * (len(row) - len(new)))
+
+
+def test_a_row_depends_on_its_seed_and_not_on_its_batch(tiny):
+    model, params = tiny
+    together = generate(model, params, PROMPTS, top_p=0.9, **KEYS)
+    alone = generate(model, params, PROMPTS[:1], top_p=0.9, **KEYS)
+    again = generate(model, params, PROMPTS, top_p=0.9, **KEYS)
+    other = generate(model, params, PROMPTS, top_p=0.9, **{**KEYS, 'key': jax.random.key(1)})
+    np.testing.assert_array_equal(together[0], alone[0])
+    np.testing.assert_array_equal(together, again)
+    assert (together != other).any()
+
+
+def test_rows_end_at_eos(tiny):
+    model, params = tiny
+    free = generate(model, params, PROMPTS, temperature=0, **{**KEYS, 'eos_id': -1})
+    eos_id = int(free[0, 3])
+    ended = generate(model, params, PROMPTS, temperature=0, **{**KEYS, 'eos_id': eos_id})
+    for row, free_row in zip(ended, free, strict=True):
+        ends = np.flatnonzero(free_row == eos_id)
+        kept = ends[0] + 1 if len(ends) else len(row)
+        np.testing.assert_array_equal(row[:kept], free_row[:kept])
+        assert (row[kept:] == 0).all()
+
+
+def test_ids_outside_the_vocabulary_are_never_produced(tiny):
+    model, params = tiny
+    out = generate(model, params, PROMPTS, vocab_size=5, temperature=5.0, **KEYS)
+    assert out.max() < 5
+
+
+def test_new_settings_and_lengths_do_not_recompile(tiny):
+    model, params = tiny
+    generate(model, params, PROMPTS, temperature=0.5, top_k=3, **KEYS)
+    compiled = _decode._cache_size()
+    generate(model, params, [*PROMPTS, [3, 4]], temperature=0.9, top_k=7, **{**KEYS, 'max_new_tokens': 4})
+    assert _decode._cache_size() == compiled
+
+
+def allowed(probabilities, top_k, top_p):
+    """Returns the distribution that is left, by walking down from the most probable token."""
+    order = sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
+    order = order[:top_k] if top_k else order
+    total = sum(probabilities[i] for i in order)
+    kept, mass = [], 0.0
+    for i in order:
+        if mass >= top_p:
+            break
+        kept.append(i)
+        mass += probabilities[i] / total
+    out = np.zeros(len(probabilities))
+    out[kept] = [probabilities[i] for i in kept]
+    return out / out.sum()
+
+
+@pytest.mark.parametrize(
+    ('temperature', 'top_k', 'top_p'),
+    [
+        (1.0, 0, 1.0),
+        (0.5, 0, 1.0),
+        (1.0, 3, 1.0),
+        (1.0, 0, 0.7),
+        (2.0, 5, 0.8),
+        (1.0, 0, 1e-6),
+        (1.0, 1, 1.0),
+    ],
+)
+def test_samples_follow_the_filtered_distribution(temperature, top_k, top_p):
+    logits = np.random.default_rng(3).normal(0, 1.5, 12).astype(np.float32)
+    size = 10  # two ids of padding
+    scaled = np.exp(logits[:size].astype(np.float64) / temperature)
+    expected = np.append(allowed(scaled / scaled.sum(), top_k, top_p), [0, 0])
+
+    draws = 20_000
+    sampler = Sampler(np.int32(size), np.float32(temperature), np.int32(top_k or 12), np.float32(top_p))
+    draw = jax.jit(sample, static_argnames=('greedy', 'filtered'))
+    keys = jax.random.split(jax.random.key(0), draws)
+    filtered = top_k > 0 or top_p < 1
+    ids = draw(jnp.tile(logits, (draws, 1)), keys, sampler, greedy=False, filtered=filtered)
+    observed = np.bincount(ids, minlength=12) / draws
+    assert not observed[expected == 0].any()
+    # Five standard deviations of a binomial share.
+    assert (np.abs(observed - expected) <= 5 * np.sqrt(expected * (1 - expected) / draws)).all()
+
+
+@pytest.mark.parametrize(
+    ('keys', 'message'),
+    [
+        ({'prompts': [[5] * 20]}, 'A prompt of 20 tokens and max_new_tokens=9 exceed model.max_length=24'),
+        ({'max_new_tokens': 30}, 'max_new_tokens=30 exceed'),
+        ({'max_new_tokens': 0}, 'max_new_tokens=0'),
+        ({'prompts': [[]]}, 'prompt is empty'),
+        ({'prompts': []}, 'prompt is empty'),
+        ({'temperature': -1.0}, 'temperature=-1.0'),
+        ({'top_k': -1}, 'top_k=-1'),
+        ({'top_p': 0.0}, 'top_p=0.0'),
+    ],
+)
+def test_impossible_requests_are_refused(tiny, keys, message):
+    with pytest.raises(UserError, match=message):
+        generate(*tiny, **{'prompts': PROMPTS, **KEYS, **keys})

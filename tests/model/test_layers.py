@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from model import layers
+from model.positions import rotate, rotation
+
+x = np.random.default_rng(0).normal(2, 3, (4, 5, 16)).astype(np.float32)
+scale, bias = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
+
+
+def test_layer_norm_equals_torch():
+    expected = torch.nn.functional.layer_norm(
+        *map(torch.tensor, (x,)), (16,), *map(torch.tensor, (scale, bias)), 1e-5
+    )
+    np.testing.assert_allclose(layers.layer_norm(x, scale, bias, epsilon=1e-5), expected, atol=1e-5)
+
+
+def test_rms_norm_equals_torch():
+    expected = torch.nn.functional.rms_norm(torch.tensor(x), (16,), torch.tensor(scale), 1e-6)
+    np.testing.assert_allclose(layers.rms_norm(x, scale, epsilon=1e-6), expected, atol=1e-5)
+
+
+def test_norms_compute_in_float32():
+    # In bfloat16 the variance of values near 1000 would be lost.
+    shifted = jnp.asarray(x * 4 + 1000, jnp.bfloat16)
+    out = layers.layer_norm(shifted, scale, bias, epsilon=1e-5)
+    expected = layers.layer_norm(shifted.astype(jnp.float32), scale, bias, epsilon=1e-5)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ('name', 'function'),
+    [
+        ('gelu', torch.nn.functional.gelu),
+        ('gelu_tanh', lambda t: torch.nn.functional.gelu(t, approximate='tanh')),
+        ('silu', torch.nn.functional.silu),
+        ('relu', torch.relu),
+    ],
+)
+def test_activations_equal_torch(name, function):
+    np.testing.assert_allclose(layers.ACTIVATIONS[name](x), function(torch.tensor(x)), atol=1e-5)
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    q, k = np.random.default_rng(2).normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
+
+    def score(i, j):
+        turned = [
+            rotate(jnp.asarray(y), rotation(jnp.array([[p]]), head_dim=8, theta=100.0))
+            for y, p in ((q, i), (k, j))
+        ]
+        return float(jnp.sum(turned[0] * turned[1]))
+
+    assert score(3, 1) == pytest.approx(score(12, 10), abs=1e-5)
+    assert score(0, 0) == pytest.approx(float(np.sum(q * k)), abs=1e-5)
+    assert score(3, 1) != pytest.approx(score(3, 2), abs=1e-3)
