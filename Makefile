@@ -47,10 +47,7 @@ lock: install
 # --- What people run ---------------------------------------------------------------------------
 
 demo: install
-	.venv/bin/python prepare.py --config=configs/quickstart.py
-	.venv/bin/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
-	.venv/bin/python evaluate.py --checkpoint=runs/quickstart
-	.venv/bin/python generate.py --checkpoint=runs/quickstart --prompt='The function returns'
+	.venv/bin/python demo.py
 
 # PYTEST_ARGS narrows the choice: make test PYTEST_ARGS='tests/model -x'
 test: install

@@ -26,6 +26,16 @@ EXPERIMENT = flags.DEFINE_string('experiment', 'configs/quickstart.py', 'Experim
 WORKDIR = flags.DEFINE_string('workdir', 'runs/quickstart', 'Directory of the run.')
 PROMPTS = ('Returns the ', 'The with statement ', 'If the file does not exist, ')
 
+WHAT_NEXT = """
+[bold]Where it lies[/]  {workdir}: loss.png, metrics.jsonl, samples/, checkpoints/, log.txt
+                {prepared}: tokenizer/ and shards
+
+[bold]Try next[/]
+  .venv/bin/python generate.py --checkpoint={workdir} --prompt='The function '
+  .venv/bin/python train.py --config={experiment} --workdir=runs/longer --config.num_steps=2000
+  .venv/bin/python prepare.py --config=configs/gpt2.py:small --config.data.source='your/texts/*.txt'
+"""
+
 console = Console(highlight=False)
 
 
@@ -95,14 +105,7 @@ def summarise(workdir: Path, results: Path, samples: Path, seconds: float) -> No
         record = json.loads(line)
         more = record['completions'][0][len(record['prompt']) :]
         console.print(f'  [green]›[/] [dim]{escape(record["prompt"])}[/]{escape(" ".join(more.split()))}')
-    console.print(
-        f'\n[bold]Where it lies[/]  {workdir}: loss.png, metrics.jsonl, samples/, checkpoints/, log.txt'
-        f'\n                {config.data.path}: tokenizer/ and shards\n'
-        f'\n[bold]Try next[/]'
-        f'\n  .venv/bin/python generate.py --checkpoint={workdir} --prompt="The function "'
-        f'\n  .venv/bin/python train.py --config={EXPERIMENT.value} --workdir={workdir} --config.num_steps=2000'
-        f'\n  .venv/bin/python prepare.py --config=configs/gpt2.py:small --config.data.source="your/texts/*.txt"'
-    )
+    console.print(WHAT_NEXT.format(workdir=workdir, prepared=config.data.path, experiment=EXPERIMENT.value))
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -79,7 +80,7 @@ def _unknown_key(key: str) -> str:
     return f'config.{key} is not a known key.{hint} All are explained in configs/base.py.'
 
 
-def flatten(config: ConfigDict, prefix: str = '') -> dict[str, object]:
+def flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
     """Returns {'section.key': value} of a nested config."""
     flat = {}
     for key, value in config.items():

@@ -60,7 +60,7 @@ def check_batch(mesh: Mesh, config: ConfigDict) -> None:
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """Returns the rows of the global batch that this process's devices hold."""
     indices = NamedSharding(mesh, ROW_SPEC).addressable_devices_indices_map((batch_size,))
-    spans = [index[0].indices(batch_size)[:2] for index in indices.values()]
+    spans = [index[0].indices(batch_size)[:2] for index in indices.values() if index is not None]
     return slice(min(start for start, _ in spans), max(stop for _, stop in spans))
 
 
@@ -69,7 +69,8 @@ def global_array(
 ) -> jax.Array:
     """Joins every process's `local` rows [R, …] of the global batch into one array [B, …] cut by `spec`."""
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None, 'every device holds a part'
         start, stop, _ = index[0].indices(batch_size)
         return local[(slice(start - rows.start, stop - rows.start), *index[1:])]
 

@@ -35,7 +35,7 @@ class Run:
     config: ConfigDict  # the experiment, resolved
     meta: dict[str, Any]  # step, fingerprints, versions, mesh
     tokenizer: Tokenizer
-    model: nn.Module
+    model: Transformer
     params: Any  # on `mesh`; the moving average where the run kept one
     mesh: Mesh
 
