@@ -41,9 +41,9 @@ def documents(
     blocks = iter(blocks)
     final = False
     while not final:
-        block = next(blocks, b'')
-        final = not block
-        buffer = carry + block
+        block = next(blocks, None)
+        final = block is None
+        buffer = carry + (block or b'')
         cut = 0  # the buffer up to here is dealt with
         # A separator that touches the buffer's end may go on in the next block: it waits in `carry`.
         settled = len(buffer) if final else len(buffer.rstrip(SPACE + b'\n'))

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.errors import UserError
+from data import tokenizer
+from data.tokenizer import Tokenizer
+
+SPECIALS = [
+    *[
+        'a',
+        'the',
+        ' ',
+        '   ',
+        '\n',
+        '\n\n',
+        '\t',
+        '\0',
+        '\r\n',
+        '\u2581',
+        '\u2581\u2581',
+        '\u2585',
+        '数据',
+        '😀',
+    ],
+    *[
+        '<s>',
+        '</s>',
+        '<unk>',
+        '<pad>',
+        '<0x41>',
+        'é',
+        'e\u0301',
+        '\u200d',
+        '\ufeff',
+        '\uffff',
+        '\U0010ffff',
+        '\x85',
+    ],
+]
+TEXT = [
+    'The quick brown fox jumps over the lazy dog.\n\tdef f(x):\n\t\treturn x\n',
+    '数据 and loss \u2581 \0 x',
+] * 60
+
+
+@pytest.fixture(scope='module', params=['bpe', 'unigram'])
+def encoder(request: pytest.FixtureRequest) -> Tokenizer:
+    return tokenizer.train(TEXT, kind=request.param, vocab_size=296)
+
+
+def test_any_text_survives_the_round_trip(encoder: Tokenizer) -> None:
+    rng = random.Random(0)
+    token_bytes = encoder.token_bytes()
+    for _ in range(2000):
+        text = ''.join(rng.choices(SPECIALS, k=rng.randrange(25)))
+        ids = encoder.encode(text)
+        assert encoder.decode(ids) == text
+        assert token_bytes[ids].sum() == len(text.encode())
+    for _ in range(300):
+        text = ''.join(
+            chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)])) for _ in range(20)
+        )
+        assert encoder.decode(encoder.encode(text)) == text
+
+
+def test_long_texts_survive_and_are_cut_where_tokens_are_not(encoder: Tokenizer) -> None:
+    lines = TEXT[0] * 300
+    assert encoder.decode(encoder.encode(lines)) == lines
+    assert np.array_equal(encoder.encode(lines), np.concatenate([encoder.encode(TEXT[0])] * 300))
+    unbroken = 'xy😀' * 200_000
+    assert encoder.decode(encoder.encode(unbroken)) == unbroken
+
+
+def test_batches_and_documents_hold_the_same_ids(encoder: Tokenizer) -> None:
+    texts = ['', 'the fox', 'a \u2581 b', 'dog ' * 3000]
+    for text, ids, document in zip(
+        texts, encoder.encode_batch(texts), encoder.encode_documents(texts), strict=True
+    ):
+        assert ids.dtype == np.int32
+        assert np.array_equal(ids, encoder.encode(text))
+        assert document.tolist() == [encoder.bos_id, *ids.tolist(), encoder.eos_id]
+
+
+def test_training_is_repeatable_and_control_ids_stand_for_no_bytes(
+    encoder: Tokenizer, tmp_path: Path
+) -> None:
+    encoder.save(tmp_path / 'tokenizer')
+    again = Tokenizer.load(tmp_path / 'tokenizer')
+    assert again.fingerprint == encoder.fingerprint
+    assert (again.pad_id, again.bos_id, again.eos_id) == (0, 1, 2)
+    assert again.token_bytes()[:4].tolist() == [0, 0, 0, 0]
+    assert again.decode([1, *again.encode('fox').tolist(), 2, 0]) == 'fox'
+
+
+def test_same_text_gives_the_same_model() -> None:
+    first, second = (tokenizer.train(TEXT, kind='unigram', vocab_size=296).fingerprint for _ in range(2))
+    assert first == second
+
+
+def test_impossible_requests_say_what_works() -> None:
+    with pytest.raises(UserError, match=r'largest that works is \d+'):
+        tokenizer.train(TEXT, kind='bpe', vocab_size=9000)
+    with pytest.raises(UserError, match=r'smallest that works, \d+'):
+        tokenizer.train(TEXT, kind='bpe', vocab_size=100)
+    with pytest.raises(UserError, match='no text'):
+        tokenizer.train([], kind='bpe', vocab_size=300)
+    with pytest.raises(UserError, match='unigram'):
+        tokenizer.train(TEXT, kind='wordpiece', vocab_size=300)
+
+
+def test_half_a_surrogate_pair_is_refused(encoder: Tokenizer) -> None:
+    with pytest.raises(UserError, match=r'ud800.*character 2'):
+        encoder.encode('ab\ud800')
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'some.model').write_bytes(b'not a model')
+    with pytest.raises(UserError, match='no SentencePiece model'):
+        Tokenizer.from_file(tmp_path / 'some.model')
+    with pytest.raises(UserError, match=r'prepare\.py'):
+        Tokenizer.load(tmp_path / 'absent')
