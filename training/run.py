@@ -85,7 +85,8 @@ def resume(
                 if meta[key] != facts[key]:
                     raise UserError(
                         f'{where}/{step} was trained with {key} {meta[key][:12]}, not {facts[key][:12]}; '
-                        f'restore the text, data.* and tokenizer.* of that run, or choose another --workdir.'
+                        f'restore the text, data.*, tokenizer.*, batch_size and seed of that run, or choose '
+                        f'another --workdir.'
                     )
             template = jax.ShapeDtypeStruct(position.shape, position.dtype, sharding=position.sharding)
             state, position = checkpoints.restore(step, abstract, template)
