@@ -8,6 +8,8 @@ B batch · L query length · S key length · N query heads · K key/value heads 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
@@ -58,9 +60,10 @@ def splash(
     head_shards, length_shards = rules.num_shards('heads'), rules.num_shards('length')
     block = next(size for size in (512, 256, 128) if length // length_shards % size == 0)
     names = ('q', 'kv', 'kv_compute', 'q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')
+    blocks: dict[str, Any] = {f'block_{name}': block for name in names}
     kernel = splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([splash_attention.CausalMask((length, length))] * num_heads),
-        block_sizes=splash_attention.BlockSizes(**{f'block_{name}': block for name in names}),
+        block_sizes=splash_attention.BlockSizes(**blocks),
         head_shards=head_shards,
         q_seq_shards=length_shards,
         interpret=interpret,

@@ -59,6 +59,17 @@ def residual_stddev(config: ModelConfig) -> float:
     return INIT_STDDEV / (2 * config.num_layers) ** 0.5
 
 
+def parameter(
+    module: nn.Module,
+    name: str,
+    init: nn.initializers.Initializer,
+    shape: tuple[int, ...],
+    axes: tuple[str, ...],
+) -> jax.Array:
+    """Declares a float32 parameter of a module, one logical axis per dimension, and returns it."""
+    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)  # pyright: ignore
+
+
 class Norm(nn.Module):
     """The family's norm over the last axis, whose logical axis is `axis`."""
 
@@ -68,16 +79,12 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x; shape and dtype stay."""
-
-        def param(name: str, init: nn.initializers.Initializer) -> jax.Array:
-            boxed_init = nn.with_logical_partitioning(init, (self.axis,))
-            return self.param(name, boxed_init, x.shape[-1:], jnp.float32)
-
-        scale = param('scale', nn.initializers.ones)
-        if self.config.norm == 'rmsnorm':
-            return rms_norm(x, scale, epsilon=self.config.norm_epsilon)
-        bias = param('bias', nn.initializers.zeros) if self.config.use_bias else None
-        return layer_norm(x, scale, bias, epsilon=self.config.norm_epsilon)
+        shape, axes, config = x.shape[-1:], (self.axis,), self.config
+        scale = parameter(self, 'scale', nn.initializers.ones, shape, axes)
+        if config.norm == 'rmsnorm':
+            return rms_norm(x, scale, epsilon=config.norm_epsilon)
+        bias = parameter(self, 'bias', nn.initializers.zeros, shape, axes) if config.use_bias else None
+        return layer_norm(x, scale, bias, epsilon=config.norm_epsilon)
 
 
 class Linear(nn.Module):
@@ -92,12 +99,12 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns x · kernel + bias in x's dtype; as many last axes are contracted as `axes` has inputs."""
         inputs = len(self.axes) - len(self.features)
-        kernel_init = nn.with_logical_partitioning(nn.initializers.normal(self.stddev), self.axes)
-        kernel = self.param('kernel', kernel_init, x.shape[-inputs:] + self.features, jnp.float32)
+        shape = x.shape[-inputs:] + self.features
+        kernel = parameter(self, 'kernel', nn.initializers.normal(self.stddev), shape, self.axes)
         y = jnp.tensordot(x, kernel.astype(x.dtype), inputs)
         if self.use_bias:
-            bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[inputs:])
-            y += self.param('bias', bias_init, self.features, jnp.float32).astype(x.dtype)
+            bias = parameter(self, 'bias', nn.initializers.zeros, self.features, self.axes[inputs:])
+            y += bias.astype(x.dtype)
         return y
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from model.attention import Attention, Cache
 from model.families import ModelConfig
-from model.layers import INIT_STDDEV, MLP, Linear, Norm
+from model.layers import INIT_STDDEV, MLP, Linear, Norm, parameter
 from model.positions import Rotation, rotation
 from parallel.rules import constrain
 
@@ -94,8 +94,8 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self) -> jax.Array:
         """Returns the table, float32."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(INIT_STDDEV), (self.axis, 'embed'))
-        return self.param('embedding', init, self.shape, jnp.float32)
+        init = nn.initializers.normal(INIT_STDDEV)
+        return parameter(self, 'embedding', init, self.shape, (self.axis, 'embed'))
 
 
 def lookup(table_VD: jax.Array, ids_BL: jax.Array, axis: str | None) -> jax.Array:
@@ -146,7 +146,7 @@ def scanned_blocks(config: ModelConfig) -> type[nn.Module]:
         block,
         variable_axes={'params': 0},
         split_rngs={'params': True, 'dropout': True},
-        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=config.num_layers,
         metadata_params={nn.PARTITION_NAME: 'layers'},
     )

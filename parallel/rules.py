@@ -43,7 +43,7 @@ LOGICAL_RULES: tuple[tuple[str, MeshAxes], ...] = (
     ('activation_vocab', 'tensor'),
 )
 
-_RULES = dict(LOGICAL_RULES)
+_RULES: dict[str, MeshAxes] = dict(LOGICAL_RULES)
 
 
 def mesh_axes(logical_axis: str | None) -> tuple[str, ...]:
