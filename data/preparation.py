@@ -72,39 +72,56 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
     wanted = {'format': manifest.FORMAT, 'config': manifest.determining(config)}
     if record:
         manifest.refuse_difference(directory, record['config'], wanted['config'])
-    finished = manifest.read(directory / 'manifest.json')
-    if finished and config.data.mode == 'shards':
+    finished = manifest.read(directory / 'manifest.json') if config.data.mode == 'shards' else None
+    files = _find_files(directory, config, finished is not None)
+    if files:
+        wanted['source'] = sources.describe(files)
+    if record:
+        how = 'from text that has changed'
+        manifest.refuse_difference(directory, record['source'], wanted.get('source', {}), how)
+        wanted['config'] = {**record['config'], **wanted['config']}
+    if finished:
         _remove_parts(directory)
         return Summary(directory, Tokenizer.load(directory / 'tokenizer'), finished, 0.0, True)
 
-    if not (directory / 'python-docs.jsonl').exists() and sources.BUILTIN in config.data.source:
-        print('Collecting the embedded corpus: Python’s reference and docstrings …', flush=True)
-    files = sources.find_files(config)
-    wanted['source'] = sources.describe(files)
-    if record:
-        manifest.refuse_difference(
-            directory, record['source'], wanted['source'], 'from text that has changed'
-        )
-        wanted['config'] = {**record['config'], **wanted['config']}
+    saved = directory / 'tokenizer'
+    trained = (saved / tokenizer.MODEL_FILE).exists()
+    encoder = Tokenizer.load(saved) if trained else _make_tokenizer(files, config)
+    # Only now: a mistake found before this binds the directory to nothing.
     if wanted != record:
         manifest.write(directory / 'preparation.json', wanted)
-    trained = (directory / 'tokenizer' / tokenizer.MODEL_FILE).exists()
-    encoder = _tokenizer(directory, files, config)
+    if not trained:
+        encoder.save(saved)
     if config.data.mode == 'stream':
         return Summary(directory, encoder, None, time.monotonic() - started, trained)
 
     results = _tokenise(directory, _parts(files, config), encoder, config)
     result = wanted | _write_shards(directory, results, encoder, config)
+    for left in directory.rglob('*.tmp'):  # by runs that were killed while writing
+        left.unlink()
     manifest.write(directory / 'manifest.json', result)
     _remove_parts(directory)
     return Summary(directory, encoder, result, time.monotonic() - started, False)
+
+
+def _find_files(directory: Path, config: ConfigDict, finished: bool) -> list[str]:
+    """Returns the files of the source, none if it is gone but no longer needed."""
+    if sources.BUILTIN in config.data.source and not (directory / sources.BUILTIN_FILE).exists():
+        print('Collecting the embedded corpus: Python’s reference and docstrings …', flush=True)
+    try:
+        return sources.find_files(config)
+    except UserError:
+        if finished:
+            return []
+        raise
 
 
 def _refuse_foreign(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f'data.path={str(directory)!r} is a file. Give the name of a directory.')
     if directory.is_dir() and not (directory / 'preparation.json').exists():
-        foreign = [path.name for path in directory.iterdir() if path.name != 'python-docs.jsonl']
+        ours = ('.tmp', sources.BUILTIN_FILE)
+        foreign = [path.name for path in directory.iterdir() if not path.name.endswith(ours)]
         if foreign:
             raise UserError(
                 f'data.path={str(directory)!r} holds files that prepare.py did not write, such as '
@@ -131,22 +148,17 @@ def _remove_parts(directory: Path) -> None:
     shutil.rmtree(directory / 'parts', ignore_errors=True)
 
 
-def _tokenizer(directory: Path, files: list[str], config: ConfigDict) -> Tokenizer:
-    """Returns the directory's tokenizer, after training it or copying the one that is given."""
-    saved = directory / 'tokenizer'
-    if not (saved / tokenizer.MODEL_FILE).exists():
-        if config.tokenizer.path:
-            found = Tokenizer.from_file(config.tokenizer.path)
-        else:
-            print(f'Training a tokenizer of {config.tokenizer.vocab_size:,} pieces …', flush=True)
-            found = tokenizer.train(
-                sample(files, config),
-                kind=config.tokenizer.kind,
-                vocab_size=config.tokenizer.vocab_size,
-                character_coverage=config.tokenizer.character_coverage,
-            )
-        found.save(saved)
-    return Tokenizer.load(saved)
+def _make_tokenizer(files: list[str], config: ConfigDict) -> Tokenizer:
+    """Returns the tokenizer of tokenizer.path, or a new one trained on a sample of the text."""
+    if config.tokenizer.path:
+        return Tokenizer.from_file(config.tokenizer.path)
+    print(f'Training a tokenizer of {config.tokenizer.vocab_size:,} pieces …', flush=True)
+    return tokenizer.train(
+        sample(files, config),
+        kind=config.tokenizer.kind,
+        vocab_size=config.tokenizer.vocab_size,
+        character_coverage=config.tokenizer.character_coverage,
+    )
 
 
 def _parts(files: list[str], config: ConfigDict) -> list[Split]:

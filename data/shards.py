@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from configs.errors import UserError
 from data.files import write_whole
 
 CHECKED_FILE = 'checked.json'  # which shards have been read through and found whole
+MOST_MAPPED = 512  # shards at a time: each takes a file handle, and 1024 are a common limit
 AGAIN = 'Remove {} and run prepare.py again.'
 
 
@@ -27,15 +29,10 @@ class Rows:
     """
 
     def __init__(self, directory: Path, shards: list[dict], length: int, dtype: str):
-        self._views = []
-        for shard in shards:
-            tokens = np.memmap(directory / shard['file'], np.dtype(dtype), 'r')
-            step = tokens.itemsize
-            # Rows share a token with the next: a view with overlapping rows, which copies nothing.
-            shape, strides = (shard['rows'], length + 1), (length * step, step)
-            self._views.append(as_strided(tokens, shape, strides, writeable=False))
+        self._directory, self._shards = directory, shards
+        self._length, self._dtype = length, np.dtype(dtype)
         self._ends = np.cumsum([shard['rows'] for shard in shards], dtype=np.int64)
-        self._length = length
+        self._view = lru_cache(maxsize=MOST_MAPPED)(self._map)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -43,11 +40,19 @@ class Rows:
     def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
         shard_of = np.searchsorted(self._ends, numbers, side='right')
         rows = np.empty((len(numbers), self._length + 1), np.int32)
-        for shard in np.unique(shard_of):
-            view = self._views[shard]
+        for shard in np.unique(shard_of).tolist():
+            view = self._view(shard)
             (at,) = np.nonzero(shard_of == shard)
             rows[at] = view[numbers[at] - (self._ends[shard] - len(view))]
         return rows
+
+    def _map(self, shard: int) -> np.ndarray:
+        """Returns the rows [n, length + 1] of a shard, without reading them."""
+        described, step = self._shards[shard], self._dtype.itemsize
+        tokens = np.memmap(self._directory / described['file'], self._dtype, 'r')
+        # Rows share a token with the next: a view with overlapping rows, which copies nothing.
+        shape, strides = (described['rows'], self._length + 1), (self._length * step, step)
+        return as_strided(tokens, shape, strides, writeable=False)
 
 
 def check(directory: Path, shards: list[dict]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from data.files import write_whole
 
 FORMATS = ('.txt', '.jsonl')
 BUILTIN = 'builtin:python-docs'
+BUILTIN_FILE = 'python-docs.jsonl'  # in data.path
 SPLIT_BYTES = 2 << 20  # small enough to keep many processes busy, large enough to make starting cheap
 SAMPLED_BYTES = 1 << 16  # hashed at either end of a file to recognise it
 
@@ -70,7 +72,7 @@ def find_files(config: ConfigDict) -> list[str]:
 def _expand(name: str, config: ConfigDict) -> list[str]:
     if name.startswith('builtin:'):
         choose('data.source', name, [BUILTIN])
-        return [str(_write_builtin(Path(config.data.path) / 'python-docs.jsonl', config))]
+        return [str(_write_builtin(Path(config.data.path) / BUILTIN_FILE, config))]
     known = [ending + compression for ending in FORMATS for compression in COMPRESSIONS]
     if os.path.isdir(name):
         found = sorted(str(path) for path in Path(name).rglob('*') if path.is_file())
@@ -94,8 +96,6 @@ def _expand(name: str, config: ConfigDict) -> list[str]:
 
 def _write_builtin(path: Path, config: ConfigDict) -> Path:
     if not path.exists():
-        import json
-
         lines = (
             json.dumps({'id': identifier, config.data.text_field: content}, ensure_ascii=False)
             for identifier, content in python_docs.documents()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -76,37 +77,41 @@ def command(config: ConfigDict, *more: str) -> list[str]:
     return [sys.executable, 'prepare.py', '--config=configs/quickstart.py', *flags, *more]
 
 
-@pytest.mark.parametrize('deadly', [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_preparation_goes_on_to_the_same_bytes(
-    config: ConfigDict, tmp_path: Path, deadly: signal.Signals
-) -> None:
-    corpus = tmp_path / 'corpus.txt'
-    corpus.write_text((corpus.read_text() + '\n') * 90)  # parts of 2 MiB, of which several are read
-    config.data.num_workers = 2
+def stop(config: ConfigDict, deadly: signal.Signals) -> subprocess.CompletedProcess:
+    """Runs prepare.py until one more part is finished, and stops it with a signal."""
     process = subprocess.Popen(
-        command(config), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    parts = tmp_path / 'prepared' / 'parts'
-    deadline = time.monotonic() + 60
-    while not list(parts.glob('*.json')) and time.monotonic() < deadline:
+        command(config), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    parts = Path(config.data.path) / 'parts'
+    before, deadline = len(list(parts.glob('*.json'))), time.monotonic() + 60
+    while len(list(parts.glob('*.json'))) == before and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     if deadly == signal.SIGINT:
         os.killpg(process.pid, deadly)  # as Ctrl-C does: all processes of the terminal
     else:
         process.send_signal(deadly)  # the workers must notice by themselves
-    output, errors = process.communicate(timeout=30)  # returns when every process has let go of the pipes
+    # Returns when every process has let go of the pipes, so none is left behind.
+    output, errors = process.communicate(timeout=30)
+    return subprocess.CompletedProcess([], process.returncode, output, errors)
+
+
+def test_a_stopped_preparation_goes_on_to_the_same_bytes(config: ConfigDict, tmp_path: Path) -> None:
+    corpus = tmp_path / 'corpus.txt'
+    corpus.write_text((corpus.read_text() + '\n') * 120)  # parts of 2 MiB, of which several are read
+    config.data.num_workers = 2
+    assert stop(config, signal.SIGKILL).returncode == -signal.SIGKILL
+    interrupted = stop(config, signal.SIGINT)
+    assert interrupted.returncode == 130
+    assert 'Traceback' not in interrupted.stderr
+    assert 'goes on' in interrupted.stdout
     assert not (tmp_path / 'prepared' / 'manifest.json').exists()
-    finished = {path.name: path.stat().st_mtime_ns for path in parts.glob('*.json')}
-    assert finished
-    if deadly == signal.SIGINT:
-        assert process.returncode == 130
-        assert b'Traceback' not in errors
-        assert b'goes on' in output
+    finished = len(list((tmp_path / 'prepared' / 'parts').glob('*.json')))
+    assert finished >= 2
 
     again = subprocess.run(command(config), cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
-    assert f'Going on: {len(finished)} of' in again.stdout
-    assert not parts.exists()
+    assert f'Going on: {finished} of' in again.stdout
     config.data.path = str(tmp_path / 'whole')
     subprocess.run(command(config), cwd=ROOT, capture_output=True, timeout=100, check=True)
     assert contents(tmp_path / 'prepared') == contents(tmp_path / 'whole')
@@ -136,6 +141,33 @@ def test_a_finished_directory_is_recognised_and_another_config_refused(config: C
     ):
         prepare(config)
     assert contents(config.data.path) == before
+
+
+def test_text_may_be_gone_after_preparation_but_not_have_changed(config: ConfigDict, tmp_path: Path) -> None:
+    prepare(config)
+    (tmp_path / 'corpus.txt').rename(tmp_path / 'away.txt')
+    assert prepare(config).was_finished
+    (tmp_path / 'corpus.txt').write_text('other text')
+    with pytest.raises(UserError, match='from text that has changed'):
+        prepare(config)
+
+
+def test_a_directory_is_prepared_by_one_process_at_a_time(config: ConfigDict, tmp_path: Path) -> None:
+    (tmp_path / 'prepared').mkdir()
+    handle = os.open(tmp_path / 'prepared', os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match=r'another prepare\.py'):
+        prepare(config)
+    os.close(handle)
+    assert prepare(config).manifest
+
+
+def test_a_mistake_found_early_binds_the_directory_to_nothing(config: ConfigDict) -> None:
+    config.tokenizer.vocab_size = 100_000
+    with pytest.raises(UserError, match=r'largest that works is \d+'):
+        prepare(config)
+    config.tokenizer.vocab_size = 360
+    assert not prepare(config).was_finished
 
 
 def test_a_foreign_directory_is_left_alone(config: ConfigDict, tmp_path: Path) -> None:
