@@ -1,7 +1,8 @@
-"""Run by test_meshes.py: losses, gradients and text on several meshes of 8 simulated devices, as JSON."""
+"""Run by test_meshes.py: what several meshes of 8 simulated devices compute, as lines of JSON."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import types
@@ -13,7 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
 from configs import base
-from model import families
+from model import families, kernels
+from model.attention import attend
 from model.generation import generate
 from model.transformer import Transformer
 from objectives import causal
@@ -31,6 +33,30 @@ CASES = (
 )
 
 
+def make_mesh(shape: tuple[int, ...]) -> jax.sharding.Mesh:
+    devices = jax.devices()[: math.prod(shape)]
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=devices)
+
+
+def splash_error(shape: tuple[int, ...]) -> float:
+    """Returns the largest difference of splash's results and gradients on a mesh from XLA's off it."""
+    heads = (4, 2, 2, 4)
+    q, k, v, weights = (jax.random.normal(jax.random.key(i), (2, 256, n, 8)) for i, n in enumerate(heads))
+    segments = jnp.broadcast_to(jnp.arange(256) // 100, (2, 256))
+
+    def results(function):
+        def loss(*qkv):
+            out = function(*qkv, segments)
+            return jnp.sum(out * weights), out
+
+        return jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v))
+
+    expected = results(functools.partial(attend, implementation='xla'))
+    with jax.set_mesh(make_mesh(shape)):
+        found = results(functools.partial(kernels.splash, interpret=True))
+    return max(float(np.abs(np.asarray(a) - b).max()) for a, b in zip(found, expected, strict=True))
+
+
 def run(family: str, shape: tuple[int, ...]) -> dict:
     config = base.get_config()
     config.update({'sequence_length': 16, 'z_loss': 1e-4, 'label_smoothing': 0.1})
@@ -40,9 +66,7 @@ def run(family: str, shape: tuple[int, ...]) -> dict:
     config.model.update({'dropout_rate': 0.1})
     model_config = families.resolve(config, vocab_size=100)
     model = Transformer(model_config)
-    mesh = jax.make_mesh(
-        shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[: math.prod(shape)]
-    )
+    mesh = make_mesh(shape)
     families.check_layout(model_config, mesh.shape)
 
     def init(key):
@@ -68,3 +92,4 @@ def run(family: str, shape: tuple[int, ...]) -> dict:
 if __name__ == '__main__':
     for family, shape in CASES:
         print(json.dumps({'family': family, 'shape': shape, **run(family, shape)}), flush=True)
+    print(json.dumps({'splash_error': splash_error((1, 2, 2, 2))}))
