@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import base
-from data import loader, sources
+from data import loader, manifest, sources
 from data.python_docs import documents
 
 ROUNDS = 3  # alternating with the peer; the median counts, so that a busy machine disturbs both alike
@@ -67,7 +67,7 @@ def prepare(config: ConfigDict) -> tuple[float, float]:
     Memory is proportional set size: pages that processes share count once.
     """
     keys = ('data.source', 'data.path', 'tokenizer.path')
-    flags = [f'--config.{key}={config[key.split(".")[0]][key.split(".")[1]]}' for key in keys]
+    flags = [f'--config.{key}={value}' for key, value in manifest.select(config, keys).items()]
     started, peak = time.perf_counter(), 0
     command = [sys.executable, 'prepare.py', '--config=configs/base.py', *flags]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -109,7 +109,7 @@ def measure_preparation(config: ConfigDict, texts: list[str], directory: Path) -
 
 def measure_reading(config: ConfigDict, tokens: int) -> float:
     """Returns tokens per second of shuffled rows from shards, in one thread."""
-    batches = loader.load(config, split='train')._loader  # without its thread: one core
+    batches = loader.load_unbuffered(config, 'train', slice(0, config.batch_size))
     stream = batches.batches(batches.initial_position())
     next(stream)
     started, read = time.perf_counter(), 0
@@ -121,7 +121,7 @@ def measure_reading(config: ConfigDict, tokens: int) -> float:
 def measure_streaming(config: ConfigDict, texts: list[str], tokens: int) -> tuple[float, float]:
     """Returns tokens per second of streaming, in one thread, and of one process that only encodes."""
     config.data.mode = 'stream'
-    batches = loader.load(config, split='train')._loader
+    batches = loader.load_unbuffered(config, 'train', slice(0, config.batch_size))
     stream = batches.batches(batches.initial_position())
     next(stream)
     texts = texts[: int(len(texts) * min(1, tokens / 4e6))]

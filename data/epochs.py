@@ -20,7 +20,7 @@ TOKENS_AT_A_TIME = 1 << 19  # rows of several steps are gathered together, which
 class RowSource(Sized, Protocol):
     """len() rows; an array of row numbers gives int32 [len(numbers), sequence_length + 1]."""
 
-    def __getitem__(self, numbers: np.ndarray) -> np.ndarray: ...
+    def __getitem__(self, numbers: np.ndarray, /) -> np.ndarray: ...
 
 
 class EpochLoader:
@@ -44,7 +44,8 @@ class EpochLoader:
     ):
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
-        self.num_batches: int | None = -(-len(rows) // batch_size)
+        self._in_one_pass = -(-len(rows) // batch_size)
+        self.num_batches: int | None = self._in_one_pass
         self._rows, self._seed, self._endless = rows, seed, endless
         self._batch_size = batch_size
         self._mine = np.arange(batch_size)[part]
@@ -58,10 +59,10 @@ class EpochLoader:
         step = int(position[0, 0])
         width = self._rows[np.zeros(1, np.int64)].shape[1]
         at_a_time = max(1, TOKENS_AT_A_TIME // (len(self._mine) * width))
-        while self._endless or step < self.num_batches:
+        while self._endless or step < self._in_one_pass:
             steps = step + np.arange(at_a_time)
             if not self._endless:
-                steps = steps[steps < self.num_batches]
+                steps = steps[steps < self._in_one_pass]
             numbers = steps[:, None] * self._batch_size + self._mine
             gathered = self._gather(numbers.reshape(-1)).reshape(*numbers.shape, width)
             for rows in gathered:

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError, choose
-from data import manifest, shards
+from data import manifest, shards, stream
 from data.epochs import EpochLoader
 from data.tokenizer import Tokenizer
 
@@ -62,14 +62,19 @@ def load(
     one in config.data.path. Raises UserError for data that is unfinished, damaged, or prepared
     otherwise than the config says.
     """
+    part = rows if rows is not None else slice(0, config.batch_size)
+    return Prefetched(load_unbuffered(config, split, part, tokenizer))
+
+
+def load_unbuffered(
+    config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None = None
+) -> Loader:
+    """Returns what load() does, but makes each batch when it is asked for, without a thread."""
     choose('split', split, ('train', 'eval'))
     choose('data.mode', config.data.mode, ('shards', 'stream'))
-    part = rows if rows is not None else slice(0, config.batch_size)
     if config.data.mode == 'stream':
-        from data import stream
-
-        return Prefetched(stream.load(config, split, part, tokenizer))
-    return Prefetched(_load_shards(config, split, part, tokenizer))
+        return stream.load(config, split, part, tokenizer)
+    return _load_shards(config, split, part, tokenizer)
 
 
 def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None) -> Loader:

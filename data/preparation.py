@@ -176,18 +176,19 @@ def _parts(files: list[str], config: ConfigDict) -> list[Split]:
 
 def _tokenise(directory: Path, parts: list[Split], encoder: Tokenizer, config: ConfigDict) -> list[dict]:
     """Tokenises the parts that are not finished yet, and returns the counts of all, in order."""
-    results = [manifest.read(_part_path(directory, number, 'json')) for number in range(len(parts))]
-    missing = [number for number, result in enumerate(results) if result is None]
-    earlier = sum(part.size for part, result in zip(parts, results, strict=True) if result)
-    if earlier:
-        print(f'Going on: {len(parts) - len(missing)} of {len(parts)} parts are finished.', flush=True)
+    found = {number: manifest.read(_part_path(directory, number, 'json')) for number in range(len(parts))}
+    results = {number: counts for number, counts in found.items() if counts}
+    missing = [number for number in found if number not in results]
+    if results:
+        print(f'Going on: {len(results)} of {len(parts)} parts are finished.', flush=True)
     workers = min(config.data.num_workers or os.cpu_count() or 1, len(missing))
+    earlier = sum(parts[number].size for number in results)
     with PreparationProgress(sum(part.size for part in parts), earlier) as progress:
         jobs = [(directory, number, parts[number], encoder.fingerprint, config) for number in missing]
-        for number, result in _run(jobs, workers):
-            results[number] = result
-            progress.add(parts[number].size, _sum([result], 'documents'), _sum([result], 'tokens'))
-    return results
+        for number, counts in _run(jobs, workers):
+            results[number] = counts
+            progress.add(parts[number].size, _sum([counts], 'documents'), _sum([counts], 'tokens'))
+    return [results[number] for number in range(len(parts))]
 
 
 def _run(jobs: list[tuple], workers: int) -> Iterator[tuple[int, dict]]:
@@ -228,9 +229,12 @@ def _without_interrupts():
 def _end_with_parent() -> None:
     """Lets this process end when its parent does, even if that was killed."""
 
+    parent = multiprocessing.parent_process()
+
     def watch() -> None:
-        wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
+        if parent:
+            wait([parent.sentinel])
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 

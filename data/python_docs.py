@@ -28,6 +28,8 @@ SKIPPED_DIRECTORIES = {
 SHORTEST = 64  # characters; shorter docstrings say little but 'Returns the size.'
 MAX_BYTES = 8_000_000  # enough to learn from, and a few seconds to build however much is installed
 
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
 
 def documents() -> Iterator[tuple[str, str]]:
     """Yields (id, text) of each document once: reference, standard library, installed packages."""
@@ -73,7 +75,7 @@ def _docstrings(path: Path, name: str) -> Iterator[tuple[str, str]]:
     yield from _documented(tree, name)
 
 
-def _documented(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+def _documented(node: Documented, name: str) -> Iterator[tuple[str, str]]:
     """Yields the docstrings of a module and of its classes and functions, in source order.
 
     Only their bodies are visited, which is several times faster than `ast.walk`.

@@ -58,7 +58,9 @@ def _prepared_tokenizer(config: ConfigDict) -> Tokenizer:
     record = manifest.read(directory / 'preparation.json')
     if record is None and config.tokenizer.path:
         return Tokenizer.from_file(config.tokenizer.path)
-    manifest.refuse_difference(directory, record, manifest.select(config, manifest.TOKENIZER_KEYS))
+    if record:
+        wanted = manifest.select(config, manifest.TOKENIZER_KEYS)
+        manifest.refuse_difference(directory, record['config'], wanted)
     return Tokenizer.load(directory / 'tokenizer')
 
 

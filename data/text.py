@@ -72,8 +72,9 @@ def documents(
 def _document(offset: int, pieces: list[bytes]) -> Iterator[tuple[int, bytes]]:
     content = b''.join(pieces) if len(pieces) != 1 else pieces[0]
     if content and not content.isspace():
-        blank = BLANK_LINES.match(content).end()  # only a file's first document begins with some
-        yield offset + blank, content[blank:].rstrip()
+        blank = BLANK_LINES.match(content)  # only a file's first document begins with some
+        skipped = blank.end() if blank else 0
+        yield offset + skipped, content[skipped:].rstrip()
 
 
 def decode(path: str, offset: int, content: bytes) -> str:

@@ -228,6 +228,16 @@ def test_directories_without_data_and_splits_without_rows_are_refused(config: Co
         loader.load(config, split='test')
 
 
+def test_streams_need_the_tokenizer_that_the_config_describes(config: ConfigDict) -> None:
+    config.data.mode = 'stream'
+    with pytest.raises(UserError, match=r'no tokenizer at .*prepare\.py'):
+        loader.load(config, split='train')
+    prepare(config)
+    config.tokenizer.vocab_size = 350
+    with pytest.raises(UserError, match=r'tokenizer\.vocab_size was 360 and is now 350'):
+        loader.load(config, split='train')
+
+
 def test_errors_of_the_thread_reach_the_reader_and_closing_stops_it(config: ConfigDict) -> None:
     class Faulty:
         tokenizer = fingerprint = num_batches = None
