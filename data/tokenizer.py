@@ -123,8 +123,11 @@ class Tokenizer:
         return np.array([self._processor.piece_to_id(piece) for piece in pieces], np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of `ids`; control ids are skipped, broken UTF-8 becomes U+FFFD."""
-        return self._processor.decode([int(i) for i in ids])
+        """Returns the text of `ids`; broken UTF-8 becomes U+FFFD.
+
+        Control ids are skipped, and ids past the vocabulary, which a model has whose table is padded.
+        """
+        return self._processor.decode([int(i) for i in ids if i < self.vocab_size])
 
     def token_bytes(self) -> np.ndarray:
         """Returns int32 [vocab_size]: the UTF-8 bytes each token stands for, 0 for control tokens."""

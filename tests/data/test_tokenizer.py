@@ -94,7 +94,7 @@ def test_training_is_repeatable_and_control_ids_stand_for_no_bytes(
     assert again.fingerprint == encoder.fingerprint
     assert (again.pad_id, again.bos_id, again.eos_id) == (0, 1, 2)
     assert again.token_bytes()[:4].tolist() == [0, 0, 0, 0]
-    assert again.decode([1, *again.encode('fox').tolist(), 2, 0]) == 'fox'
+    assert again.decode([1, *again.encode('fox').tolist(), 2, 0, 5000]) == 'fox'
 
 
 def test_same_text_gives_the_same_model() -> None:
