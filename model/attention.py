@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from model import kernels
 from model.families import ModelConfig
-from model.layers import Linear, Norm, residual_stddev
+from model.layers import Linear, Norm, recomputed, residual_stddev
 from model.positions import Rotation, rotate
 from parallel.rules import constrain
 
@@ -39,7 +39,8 @@ def attend(
         return kernel(q_BLNH, k_BLKH, v_BLKH, segments_BL)
     k_BSKH = constrain(k_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     v_BSKH = constrain(v_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
-    return attend_masked(q_BLNH, k_BSKH, v_BSKH, causal_mask(q_BLNH.shape[1], segments_BL))
+    mask_BLS = causal_mask(q_BLNH.shape[1], segments_BL)
+    return recomputed(attend_masked)(q_BLNH, k_BSKH, v_BSKH, mask_BLS)
 
 
 def causal_mask(length: int, segments_BL: jax.Array | None) -> jax.Array:

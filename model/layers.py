@@ -15,19 +15,36 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from model.contraction import contract
 from model.families import ModelConfig
 from parallel.rules import constrain
 
 INIT_STDDEV = 0.02  # of every matrix; Radford et al. 2019 and the released GPT-2
 
+
+def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Keeps a function's inputs and matrix products for the backward pass, which computes the rest again.
+
+    For sweeps over an array, which cost less than writing and reading what lies between.
+    """
+    # The blocks are scanned: nothing can be merged across its boundary, so no barriers are needed.
+    return jax.checkpoint(function, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
+
+
+def _activation(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """Computes an activation in float32 and returns it in the dtype of its input."""
+    return recomputed(lambda x: function(x.astype(jnp.float32)).astype(x.dtype))
+
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    'gelu': functools.partial(jax.nn.gelu, approximate=False),
-    'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
-    'silu': jax.nn.silu,
+    'gelu': _activation(functools.partial(jax.nn.gelu, approximate=False)),
+    'gelu_tanh': _activation(functools.partial(jax.nn.gelu, approximate=True)),
+    'silu': _activation(jax.nn.silu),
     'relu': jax.nn.relu,
 }
 
 
+@recomputed
 def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array | None, *, epsilon: float) -> jax.Array:
     """(x − mean) / √(variance + ε) · scale + bias over the last axis (Ba et al. 2016).
 
@@ -40,6 +57,7 @@ def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array | None, *, ep
     return (y if bias_D is None else y + bias_D).astype(x.dtype)
 
 
+@recomputed
 def rms_norm(x: jax.Array, scale_D: jax.Array, *, epsilon: float) -> jax.Array:
     """x / √(mean(x²) + ε) · scale over the last axis (Zhang and Sennrich 2019).
 
@@ -101,11 +119,10 @@ class Linear(nn.Module):
         inputs = len(self.axes) - len(self.features)
         shape = x.shape[-inputs:] + self.features
         kernel = parameter(self, 'kernel', nn.initializers.normal(self.stddev), shape, self.axes)
-        y = jnp.tensordot(x, kernel.astype(x.dtype), inputs)
+        y = contract(x, kernel, inputs)
         if self.use_bias:
-            bias = parameter(self, 'bias', nn.initializers.zeros, self.features, self.axes[inputs:])
-            y += bias.astype(x.dtype)
-        return y
+            y += parameter(self, 'bias', nn.initializers.zeros, self.features, self.axes[inputs:])
+        return y.astype(x.dtype)
 
 
 class MLP(nn.Module):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from model.attention import Attention, Cache
+from model.contraction import contract
 from model.families import ModelConfig
 from model.layers import INIT_STDDEV, MLP, Linear, Norm, parameter
 from model.positions import Rotation, rotation
@@ -74,7 +75,7 @@ class Transformer(nn.Module):
             x_BLD = jnp.take_along_axis(x_BLD, logits_at_B[:, None, None], axis=1)
         x_BLD = Norm(config, name='final_norm')(x_BLD)
         if config.tie_embeddings:
-            logits_BLV = jnp.einsum('BLD,VD->BLV', x_BLD, table_VD.astype(x_BLD.dtype))
+            logits_BLV = contract(x_BLD, table_VD, 1, True).astype(x_BLD.dtype)
         else:
             unembed = Linear((config.vocab_size,), ('embed', 'vocab'), use_bias=False, name='unembed')
             logits_BLV = unembed(x_BLD)
