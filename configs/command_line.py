@@ -39,7 +39,7 @@ def run(main: Callable[[], int | None], documentation: str) -> None:
     if any(argument in ('-h', '-help', '--help', '--helpfull') for argument in sys.argv[1:]):
         print(help_text(documentation))
         sys.exit(0)
-    logging.set_verbosity(logging.ERROR)  # libraries below report every step at INFO
+    logging.set_verbosity(logging.FATAL)  # Orbax logs each error that it then raises, with its traceback
     try:
         _parse(sys.argv)
         sys.exit(main() or 0)
