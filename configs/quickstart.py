@@ -1,7 +1,10 @@
-"""A small GPT-2 on the embedded corpus: the whole road in a few minutes on a laptop's CPU.
+"""A small language model on the embedded corpus: the whole road in a few minutes on a laptop's CPU.
 
   python prepare.py  --config=configs/quickstart.py
   python train.py    --config=configs/quickstart.py --workdir=runs/quickstart
+
+A LLaMA shape of 2.6 million parameters, which at this size learns faster than GPT-2's.
+@@MEASURED@@
 
 `:smoke` is the same experiment shrunk to seconds.
 """
@@ -18,16 +21,18 @@ def get_config(size: str = '') -> ConfigDict:
     """Returns the experiment; `size` is '' or 'smoke'."""
     choose('size', size, ('', 'smoke'))
     config = base.get_config()
-    config.model.family = 'gpt2'
+    config.model.family = 'llama'
     config.model.num_layers = 4
-    config.model.embed_dim = 256
-    config.model.num_heads = 4
+    config.model.embed_dim = 192
+    config.model.num_heads = 3
+    config.model.tie_embeddings = True
     config.sequence_length = 256
-    config.batch_size = 16
-    config.num_steps = 400
+    config.batch_size = 8
+    config.num_steps = 500
     config.tokenizer.vocab_size = 4096
+    config.tokenizer.sample_bytes = 4_000_000
     config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 40
+    config.optimizer.warmup_steps = 50
     config.eval_every = 100
     config.sample_every = 100
     config.checkpoint_every = 100

@@ -68,4 +68,6 @@ def loss(
     )
     weights_BL = batch['weights_BL']
     sums = {name: jnp.sum(value_BL * weights_BL) for name, value_BL in losses._asdict().items()}
+    if not config.z_loss:
+        del sums['z_loss']
     return sums.pop('loss'), jnp.sum(weights_BL), sums

@@ -22,22 +22,24 @@ MESHES = ((8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 2, 1), (1, 2, 2, 2))
 TRAIN_MESHES = """
 import json, sys
 from pathlib import Path
-from configs import llama, quickstart, command_line
+from configs import gpt2, llama
 import train
 
 directory, meshes = Path(sys.argv[1]), json.loads(sys.argv[2])
-for name, module in (('gpt2', quickstart), ('llama', llama)):
+for name, module in (("gpt2", gpt2), ("llama", llama)):
     for mesh in meshes:
         for parts in (1, 4):
-            if name == 'llama' and parts == 4:
-                continue
+            if name == 'llama' and (parts == 4 or mesh in ([8, 1, 1, 1], [1, 8, 1, 1])):
+                continue  # what these share with gpt2's layouts is tried there
             config = module.get_config('smoke')
             config.batch_size = 32
             config.sequence_length = 32
             config.grad_accumulation = parts
-            config.data.source, config.data.path = str(directory / 'topics.jsonl'), str(directory / 'prepared')
+            config.data.source = str(directory / 'topics.jsonl')
+            config.data.path = str(directory / 'prepared')
             config.data.eval_fraction = 0.1
             config.checkpoint_every = config.sample_every = 0
+            config.eval_every = 30 if parts == 1 else 0
             config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context = mesh
             label = '-'.join(map(str, [name, *mesh, parts]))
             assert train.train(config, directory / 'runs' / label) == 0
@@ -101,11 +103,11 @@ def test_losses_are_the_same_on_every_mesh_and_with_accumulation(one_device):
     stderr = train_meshes(directory, MESHES, devices=8)
     assert 'Involuntary full rematerialization' not in stderr
     for family, parts in (('gpt2', 1), ('gpt2', 4), ('llama', 1)):
-        for name in ('loss', 'eval/loss', 'grad_norm'):
-            expected = losses(directory / 'runs' / f'{family}-1-1-1-1-1', name)
-            assert len(expected) in (3, 30)
-            for mesh in MESHES:
-                run = directory / 'runs' / '-'.join(map(str, [family, *mesh, parts]))
+        for mesh in MESHES if family == 'gpt2' else MESHES[2:]:
+            run = directory / 'runs' / '-'.join(map(str, [family, *mesh, parts]))
+            for name in ('loss', 'grad_norm') if parts > 1 else ('loss', 'grad_norm', 'eval/loss'):
+                expected = losses(directory / 'runs' / f'{family}-1-1-1-1-1', name)
+                assert len(expected) == (1 if name == 'eval/loss' else 30)
                 np.testing.assert_allclose(
                     losses(run, name), expected, rtol=TOLERANCE, err_msg=f'{run.name} {name}'
                 )
