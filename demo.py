@@ -24,7 +24,7 @@ from configs import command_line
 
 EXPERIMENT = flags.DEFINE_string('experiment', 'configs/quickstart.py', 'Experiment file, as for --config.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/quickstart', 'Directory of the run.')
-PROMPTS = ('Returns the ', 'The with statement ', 'If the file does not exist, ')
+PROMPTS = ('Returns the ', 'This method is ', 'If the file ')
 
 WHAT_NEXT = """
 [bold]Where it lies[/]  {workdir}: loss.png, metrics.jsonl, samples/, checkpoints/, log.txt
@@ -53,6 +53,7 @@ def main() -> int:
             f'--checkpoint={workdir}',
             *(f'--prompt={prompt}' for prompt in PROMPTS),
             '--max_new_tokens=40',
+            '--temperature=0.6',
             f'--output={samples}',
         ],
     )

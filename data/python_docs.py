@@ -26,6 +26,8 @@ SKIPPED_DIRECTORIES = {
     '__pycache__',
 }
 SHORTEST = 64  # characters; shorter docstrings say little but 'Returns the size.'
+PLAIN = frozenset(" \n.,'")
+LEAST_PLAIN = 0.9  # share of letters and of PLAIN characters; doctests and tables of constants have less
 MAX_BYTES = 8_000_000  # enough to learn from, and a few seconds to build however much is installed
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -36,12 +38,18 @@ def documents() -> Iterator[tuple[str, str]]:
     seen = set()
     total = 0
     for identifier, text in _all_documents():
-        if len(text) >= SHORTEST and text not in seen:
+        if is_prose(text) and text not in seen:
             seen.add(text)
             yield identifier, text
             total += len(text.encode())
             if total >= MAX_BYTES:
                 return
+
+
+def is_prose(text: str) -> bool:
+    """Whether a docstring is long enough to say something, and says it in words rather than symbols."""
+    plain = sum(character.isalpha() or character in PLAIN for character in text)
+    return len(text) >= SHORTEST and plain >= LEAST_PLAIN * len(text)
 
 
 def _all_documents() -> Iterator[tuple[str, str]]:

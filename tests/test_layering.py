@@ -62,8 +62,8 @@ def wrong_imports(root: Path) -> list[str]:
     for path in sources(root):
         area = path.relative_to(root).parts[0]
         allowed = {area, *MAY_IMPORT[area]} if area in MAY_IMPORT else MAY_IMPORT.keys()
-        if area == 'tests':
-            allowed = {'tests', *allowed}
+        if area in ('tests', 'benchmarks'):
+            allowed = {area, *allowed}
         wrong += [
             f'{path.relative_to(root)}:{line} imports {package}'
             for line, package in imports(path)
