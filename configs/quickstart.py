@@ -3,7 +3,7 @@
   python prepare.py  --config=configs/quickstart.py
   python train.py    --config=configs/quickstart.py --workdir=runs/quickstart
 
-A LLaMA shape of 2.6 million parameters, which at this size learns faster than GPT-2's.
+A LLaMA shape of 3.3 million parameters, which at this size learns faster than GPT-2's.
 @@MEASURED@@
 
 `:smoke` is the same experiment shrunk to seconds.
@@ -25,14 +25,13 @@ def get_config(size: str = '') -> ConfigDict:
     config.model.num_layers = 4
     config.model.embed_dim = 192
     config.model.num_heads = 3
-    config.model.tie_embeddings = True
     config.sequence_length = 256
     config.batch_size = 8
-    config.num_steps = 500
+    config.num_steps = 550
     config.tokenizer.vocab_size = 4096
     config.tokenizer.sample_bytes = 4_000_000
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 50
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 30
     config.eval_every = 100
     config.sample_every = 100
     config.checkpoint_every = 100
