@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from model import kernels
 from model.families import ModelConfig
-from model.layers import Linear, Norm, recomputed, residual_stddev
+from model.layers import Linear, Norm, residual_stddev
+from model.masked_attention import attend_masked
 from model.positions import Rotation, rotate
 from parallel.rules import constrain
 
@@ -40,7 +41,7 @@ def attend(
     k_BSKH = constrain(k_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     v_BSKH = constrain(v_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     mask_BLS = causal_mask(q_BLNH.shape[1], segments_BL)
-    return recomputed(attend_masked)(q_BLNH, k_BSKH, v_BSKH, mask_BLS)
+    return attend_masked(q_BLNH, k_BSKH, v_BSKH, mask_BLS)
 
 
 def causal_mask(length: int, segments_BL: jax.Array | None) -> jax.Array:
@@ -49,21 +50,6 @@ def causal_mask(length: int, segments_BL: jax.Array | None) -> jax.Array:
     if segments_BL is not None:
         mask_BLS &= segments_BL[:, :, None] == segments_BL[:, None, :]
     return mask_BLS
-
-
-def attend_masked(q_BLNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BLS: jax.Array) -> jax.Array:
-    """softmax(q kᵀ / √H) v where the mask is True; every query must see at least one key.
-
-    Scores and softmax are float32, the result has q's dtype. Source: Vaswani et al. 2017,
-    eq. 1; grouped heads: Ainslie et al. 2023.
-    """
-    batch, length, num_heads, head_dim = q_BLNH.shape
-    num_kv_heads = k_BSKH.shape[2]
-    q_BLKGH = q_BLNH.reshape(batch, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
-    scores = jnp.einsum('BLKGH,BSKH->BKGLS', q_BLKGH, k_BSKH, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask_BLS[:, None, None], scores * head_dim**-0.5, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(q_BLNH.dtype)
-    return jnp.einsum('BKGLS,BSKH->BLKGH', weights, v_BSKH).reshape(q_BLNH.shape)
 
 
 def init_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:

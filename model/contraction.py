@@ -8,14 +8,11 @@ needs for its bfloat16 instructions (`benchmarks/train_step.py`).
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def contract(x: jax.Array, kernel: jax.Array, inputs: int = 1, transposed: bool = False) -> jax.Array:
+def contract(x: jax.Array, kernel: jax.Array, inputs: int = 1, *, transposed: bool = False) -> jax.Array:
     """Returns x · kernel in float32.
 
     Args:
@@ -27,7 +24,14 @@ def contract(x: jax.Array, kernel: jax.Array, inputs: int = 1, transposed: bool 
     Returns:
       [..., O].
     """
+    return _contract(x, kernel, inputs, transposed)
+
+
+def _primal(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool) -> jax.Array:
     return _forward(x, kernel, inputs, transposed)[0]
+
+
+_contract = jax.custom_vjp(_primal, nondiff_argnums=(2, 3))
 
 
 def _forward(x, kernel, inputs, transposed):
@@ -44,22 +48,34 @@ def _backward(inputs, transposed, residuals, gradient):
     outputs = kernel.ndim - inputs
     kernel_axes = range(outputs) if transposed else range(inputs, kernel.ndim)
     by_x = _product(gradient, kernel.astype(x.dtype), range(len(leading), gradient.ndim), kernel_axes)
-    operands = (gradient, x) if transposed else (x, gradient)
-    by_kernel = _product(*operands, leading, leading)
-    return by_x.astype(x.dtype), by_kernel.astype(kernel.dtype)
+    return by_x.astype(x.dtype), _by_kernel(x, gradient, len(leading), transposed).astype(kernel.dtype)
 
 
-contract.defvjp(_forward, _backward)
+def _by_kernel(x, gradient, leading, transposed):
+    """Returns the kernel's gradient in float32.
+
+    A product over the leading axes transposes its first operand: the smaller of the two.
+    """
+    x_first = x.size <= gradient.size
+    first, second = (x, gradient) if x_first else (gradient, x)
+    product = _product(first, second, range(leading), range(leading))
+    if x_first != transposed:
+        return product
+    moved = first.ndim - leading
+    return jnp.moveaxis(product, range(moved), range(-moved, 0))
+
+
+_contract.defvjp(_forward, _backward)
 
 
 def _product(a: jax.Array, b: jax.Array, a_axes: range, b_axes: range) -> jax.Array:
     """Contracts axes of a with axes of b, summing in float32."""
     dimensions = ((tuple(a_axes), tuple(b_axes)), ((), ()))
-    a, b = _whole(a), _whole(b)
-    return _whole(jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32))
+    a, b = whole(a), whole(b)
+    return whole(jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32))
 
 
-def _whole(x: jax.Array) -> jax.Array:
+def whole(x: jax.Array) -> jax.Array:
     """Keeps XLA's CPU back end from merging a transpose of x into the product.
 
     It has no bfloat16 instructions for every layout that may result, and some of them it

@@ -21,6 +21,8 @@ COMPUTE_DTYPES = ('auto', 'float32', 'bfloat16')
 VOCAB_MULTIPLE = 128
 MLP_MULTIPLE = 64  # of gated MLPs, whose 8/3 · embed_dim is seldom round
 
+MAX_UNROLLED = 12  # layers; each adds half a second to compilation
+
 FAMILIES: dict[str, dict[str, Any]] = {
     # Radford et al. 2019, and the released code: pre-norm, tanh approximation of GELU.
     'gpt2': {
@@ -75,6 +77,7 @@ class ModelConfig:
     attention: str
     remat: str
     compute_dtype: str
+    unroll: int  # blocks that are compiled one by one, in each pass of the scan over layers
 
 
 def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> ModelConfig:
@@ -111,6 +114,10 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     default('vocab_size', _round_up(vocab_size, VOCAB_MULTIPLE))
     default('max_length', config.sequence_length)
     keys['compute_dtype'] = _compute_dtype(config.compute_dtype, platform)
+    # XLA's CPU back end copies what a scan carries from the forward to the backward pass: a tenth of a
+    # step. Rematerialisation needs the scan, lest the compiler merge what is computed twice.
+    unrolled = platform == 'cpu' and keys['remat'] == 'none' and keys['num_layers'] <= MAX_UNROLLED
+    keys['unroll'] = keys['num_layers'] if unrolled else 1
 
     resolved = ModelConfig(**keys)
     _check(resolved, vocab_size=vocab_size, sequence_length=config.sequence_length, platform=platform)

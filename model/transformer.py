@@ -75,7 +75,7 @@ class Transformer(nn.Module):
             x_BLD = jnp.take_along_axis(x_BLD, logits_at_B[:, None, None], axis=1)
         x_BLD = Norm(config, name='final_norm')(x_BLD)
         if config.tie_embeddings:
-            logits_BLV = contract(x_BLD, table_VD, 1, True).astype(x_BLD.dtype)
+            logits_BLV = contract(x_BLD, table_VD, transposed=True).astype(x_BLD.dtype)
         else:
             unembed = Linear((config.vocab_size,), ('embed', 'vocab'), use_bias=False, name='unembed')
             logits_BLV = unembed(x_BLD)
@@ -149,5 +149,6 @@ def scanned_blocks(config: ModelConfig) -> type[nn.Module]:
         split_rngs={'params': True, 'dropout': True},
         in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=config.num_layers,
+        unroll=config.unroll,
         metadata_params={nn.PARTITION_NAME: 'layers'},
     )

@@ -1,0 +1,79 @@
+"""Softmax attention under a mask, with its derivatives written out.
+
+The backward pass computes the weights again from queries and keys, so that no array of the size of
+the scores outlives its layer, and its products are of the kind that `contraction` explains.
+
+B batch · L query length · S key length · N query heads · K key/value heads · H head dim · G = N/K
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from model.contraction import whole
+
+
+@jax.custom_vjp
+def attend_masked(q_BLNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BLS: jax.Array) -> jax.Array:
+    """softmax(q kᵀ / √H) v where the mask is True; every query must see at least one key.
+
+    Scores and softmax are float32, the result has q's dtype. Source: Vaswani et al. 2017,
+    eq. 1; grouped heads: Ainslie et al. 2023; the backward pass: Dao et al. 2022, appendix B.
+    """
+    return _forward(q_BLNH, k_BSKH, v_BSKH, mask_BLS)[0]
+
+
+def _forward(q_BLNH, k_BSKH, v_BSKH, mask_BLS):
+    scores_BKGLS = _scores(_queries(q_BLNH, k_BSKH), _keys(k_BSKH), mask_BLS)
+    largest = jnp.max(scores_BKGLS, axis=-1, keepdims=True)
+    weights = jnp.exp(scores_BKGLS - largest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    y_BKGLH = _einsum('BKGLS,BKSH->BKGLH', weights.astype(q_BLNH.dtype), _keys(v_BSKH)) / total
+    y_BLNH = jnp.moveaxis(y_BKGLH, 3, 1).reshape(q_BLNH.shape).astype(q_BLNH.dtype)
+    return y_BLNH, (q_BLNH, k_BSKH, v_BSKH, mask_BLS, y_BLNH, largest + jnp.log(total))
+
+
+def _backward(residuals, dy_BLNH):
+    q_BLNH, k_BSKH, v_BSKH, mask_BLS, y_BLNH, log_total = residuals
+    dtype = q_BLNH.dtype
+    q_BKGLH, dy_BKGLH, y_BKGLH = (_queries(x, k_BSKH) for x in (q_BLNH, dy_BLNH, y_BLNH))
+    k_BKSH, v_BKSH = _keys(k_BSKH), _keys(v_BSKH)
+    weights = jnp.exp(_scores(q_BKGLH, k_BKSH, mask_BLS) - log_total)
+    by_weights = _einsum('BKGLH,BKSH->BKGLS', dy_BKGLH, v_BKSH)
+    along_y = jnp.sum(dy_BKGLH.astype(jnp.float32) * y_BKGLH, axis=-1, keepdims=True)
+    by_scores = (weights * (by_weights - along_y) * q_BLNH.shape[-1] ** -0.5).astype(dtype)
+    dq_BKGLH = _einsum('BKGLS,BKSH->BKGLH', by_scores, k_BKSH)
+    # The products over queries transpose their small operand, not the scores.
+    dk_BKHS = _einsum('BKHGL,BKGLS->BKHS', jnp.moveaxis(q_BKGLH, 4, 2), by_scores)
+    dv_BKHS = _einsum('BKHGL,BKGLS->BKHS', jnp.moveaxis(dy_BKGLH, 4, 2), weights.astype(dtype))
+    dq_BLNH = jnp.moveaxis(dq_BKGLH, 3, 1).reshape(q_BLNH.shape)
+    dk_BSKH, dv_BSKH = (jnp.moveaxis(x, 3, 1) for x in (dk_BKHS, dv_BKHS))
+    return dq_BLNH.astype(dtype), dk_BSKH.astype(dtype), dv_BSKH.astype(dtype), None
+
+
+attend_masked.defvjp(_forward, _backward)
+
+
+def _queries(x_BLNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
+    """Returns x as [B, K, G, L, H]."""
+    batch, length, num_heads, head_dim = x_BLNH.shape
+    num_kv_heads = k_BSKH.shape[2]
+    x_BLKGH = x_BLNH.reshape(batch, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
+    return jnp.moveaxis(x_BLKGH, 1, 3)
+
+
+def _keys(x_BSKH: jax.Array) -> jax.Array:
+    """Returns x as [B, K, S, H]."""
+    return jnp.swapaxes(x_BSKH, 1, 2)
+
+
+def _scores(q_BKGLH: jax.Array, k_BKSH: jax.Array, mask_BLS: jax.Array) -> jax.Array:
+    """Returns q kᵀ / √H, float32 [B, K, G, L, S], very negative where the mask is False."""
+    scores = _einsum('BKGLH,BKSH->BKGLS', q_BKGLH, k_BKSH) * q_BKGLH.shape[-1] ** -0.5
+    return jnp.where(mask_BLS[:, None, None], scores, jnp.finfo(jnp.float32).min)
+
+
+def _einsum(formula: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the product in float32."""
+    return whole(jnp.einsum(formula, whole(a), whole(b), preferred_element_type=jnp.float32))

@@ -1,0 +1,84 @@
+"""Products with written-out derivatives against the plain formulas that JAX differentiates itself."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.contraction import contract
+from model.masked_attention import attend_masked
+
+# (x, kernel, contracted axes, transposed): wide and narrow outputs, and several axes on either side.
+SHAPES = [
+    ((2, 5, 7), (7, 3), 1, False),
+    ((2, 5, 3), (3, 2, 6), 1, False),
+    ((2, 5, 2, 6), (2, 6, 4), 2, False),
+    ((2, 5, 7), (3, 7), 1, True),
+    ((2, 5, 3), (9, 3), 1, True),
+    ((1, 1, 3), (3, 1), 1, False),
+]
+
+
+def formula(x, kernel, inputs, transposed):
+    axes = range(kernel.ndim - inputs, kernel.ndim) if transposed else range(inputs)
+    return jnp.tensordot(x, kernel, (tuple(range(x.ndim - inputs, x.ndim)), tuple(axes)))
+
+
+def value_and_gradients(function, gradient, *arrays):
+    """Returns the function's value and the arrays' gradients, compiled as training compiles them."""
+
+    def compute(gradient, *arrays):
+        value, pull_back = jax.vjp(function, *arrays)
+        return value, *pull_back(gradient.astype(value.dtype))
+
+    return jax.jit(compute)(gradient, *arrays)
+
+
+@pytest.mark.parametrize(('x_shape', 'kernel_shape', 'inputs', 'transposed'), SHAPES)
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-5), ('bfloat16', 5e-2)])
+def test_products_and_gradients_equal_the_formula(
+    dtype, tolerance, x_shape, kernel_shape, inputs, transposed
+):
+    random = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(random.standard_normal(shape), 'float32') for shape in (x_shape, kernel_shape))
+    plain = lambda x, kernel: formula(x, kernel, inputs, transposed)  # noqa: E731
+    gradient = jnp.asarray(random.standard_normal(plain(x, kernel).shape), 'float32')
+    expected = value_and_gradients(plain, gradient, x, kernel)
+    ours = lambda x, kernel: contract(x, kernel, inputs, transposed=transposed)  # noqa: E731
+    found = value_and_gradients(ours, gradient, x.astype(dtype), kernel)
+    for one, other in zip(found, expected, strict=True):
+        # bfloat16 keeps 8 bits; sums of up to 12 products of numbers around 1.
+        np.testing.assert_allclose(one.astype('float32'), other, atol=tolerance * 4, rtol=tolerance)
+
+
+def test_the_gradient_of_a_bfloat16_product_is_summed_in_float32():
+    x, kernel = jnp.ones((1, 4096, 1), 'bfloat16'), jnp.ones((1, 1))
+    gradient = jax.grad(lambda kernel: jnp.sum(contract(x, kernel)))(kernel)
+    assert gradient.dtype == jnp.float32
+    assert float(jax.grad(lambda kernel: jnp.sum(contract(x[:, :4095], kernel)))(kernel)[0, 0]) == 4095
+    assert float(gradient[0, 0]) == 4096
+
+
+@pytest.mark.parametrize('num_kv_heads', [1, 2, 4])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 2e-5), ('bfloat16', 5e-2)])
+def test_attention_and_gradients_equal_the_formula(dtype, tolerance, num_kv_heads):
+    batch, length, num_heads, head_dim = 2, 12, 4, 8
+    random = np.random.default_rng(0)
+    mask = jnp.asarray(np.tril(random.random((batch, length, length)) < 0.5) | np.eye(length, dtype=bool))
+
+    def plain(q, k, v):
+        k, v = (jnp.repeat(x, num_heads // num_kv_heads, axis=2) for x in (k, v))
+        scores = jnp.where(mask[:, None], jnp.einsum('blnh,bsnh->bnls', q, k) / head_dim**0.5, -jnp.inf)
+        return jnp.einsum('bnls,bsnh->blnh', jax.nn.softmax(scores, axis=-1), v)
+
+    heads = (num_heads, num_heads, num_kv_heads, num_kv_heads)  # gradient, q, k, v
+    gradient, *arrays = (
+        jnp.asarray(random.standard_normal((batch, length, count, head_dim)), 'float32') for count in heads
+    )
+    expected = value_and_gradients(plain, gradient, *arrays)
+    cast = [x.astype(dtype) for x in arrays]
+    found = value_and_gradients(lambda *qkv: attend_masked(*qkv, mask), gradient, *cast)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.astype('float32'), other, atol=tolerance * 4, rtol=tolerance)
