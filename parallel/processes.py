@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from configs.errors import UserError
+from parallel.host_memory import keep_freed_memory
 
 
 def start() -> None:
@@ -18,6 +19,7 @@ def start() -> None:
     JAX_COORDINATOR_ADDRESS=HOST:PORT with JAX_NUM_PROCESSES and JAX_PROCESS_ID starts any group of
     processes. On a TPU pod or under Slurm, LATHE_DISTRIBUTED=1 is enough: JAX finds the others.
     """
+    keep_freed_memory()
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache' / 'lathe'))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
