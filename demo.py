@@ -3,7 +3,7 @@
   python demo.py            (or: make demo)
 
 It runs the commands a researcher would type, shows each, and ends with a summary. Run again, it finds
-everything done and says so at once. --config and --workdir choose another experiment.
+everything done and says so at once. --experiment and --workdir choose another.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def summarise(workdir: Path, results: Path, samples: Path, seconds: float) -> No
 
     config, tokenizer = run.open_text(workdir)
     records = [
-        record for record in tracking.read_metrics(workdir / 'metrics.jsonl') if 'tokens_seen' in record
+        record for record in tracking.read_metrics(workdir / 'metrics.jsonl') if 'tokens_per_second' in record
     ]
     scores = json.loads(results.read_text())[str(workdir)]
     held_out = loader.load(config, split='eval', tokenizer=tokenizer)
@@ -102,7 +102,7 @@ def summarise(workdir: Path, results: Path, samples: Path, seconds: float) -> No
     ):
         console.print(f'  [cyan]{name:<14}[/] {value}')
     console.print('\n[bold]What it writes[/] (the prompt, and how it goes on)')
-    for line in samples.read_text(encoding='utf-8').splitlines():
+    for line in samples.read_text(encoding='utf-8').rstrip('\n').split('\n'):
         record = json.loads(line)
         more = record['completions'][0][len(record['prompt']) :]
         console.print(f'  [green]›[/] [dim]{escape(record["prompt"])}[/]{escape(" ".join(more.split()))}')

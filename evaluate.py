@@ -30,6 +30,7 @@ def main() -> None:
 
     import objectives
     from data import loader
+    from parallel import mesh as meshes
     from parallel import processes
     from training import console, run
     from training.evaluation import Evaluator
@@ -40,10 +41,15 @@ def main() -> None:
         opened = run.open_run(name)
         jax.set_mesh(opened.mesh)
         objective = objectives.get(opened.config.objective)
-        held_out = loader.load(opened.config, split='eval', tokenizer=opened.tokenizer)
+        meshes.check_batch(opened.mesh, opened.config)
+        opened.config.eval_batches = BATCHES.value
+        rows = meshes.local_rows(opened.mesh, opened.config.batch_size)
+        held_out = loader.load(opened.config, split='eval', rows=rows, tokenizer=opened.tokenizer)
         evaluate = Evaluator(opened.model, objective, opened.config, opened.mesh, held_out, BATCHES.value)
         num_params = sum(leaf.size for leaf in jax.tree.leaves(opened.params))
         results[name] = {'step': opened.step, 'num_params': num_params, **evaluate(opened.params)}
+    if not processes.is_main():
+        return
     columns = list(next(iter(results.values())))
     rows = [
         (name, *(round(v, 4) if isinstance(v := result.get(column, '-'), float) else v for column in columns))

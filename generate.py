@@ -5,7 +5,8 @@
 
 --checkpoint takes a run directory (its best checkpoint, or the newest if none was evaluated) or RUN@STEP.
 A prompts file has one {"prompt": …} a line; the output repeats each line with "completions", a list of texts.
-Lengths are in tokens. The same --seed gives the same texts; a prompt's text does not depend on the others.
+Lengths are in tokens. --max_new_tokens is each prompt's own, --max_length counts from the longest prompt of a
+batch, as in transformers. The same --seed gives the same texts.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def main() -> None:
         record | {'completions': texts[index * count : (index + 1) * count]}
         for index, record in enumerate(records)
     ]
-    write_results(results)
+    if processes.is_main():
+        write_results(results)
 
 
 def read_prompts() -> list[dict]:
@@ -74,7 +76,7 @@ def read_prompts() -> list[dict]:
     records = [{'prompt': text} for text in PROMPT.value]
     if PROMPTS_FILE.value:
         try:
-            lines = Path(PROMPTS_FILE.value).read_text(encoding='utf-8').splitlines()
+            lines = Path(PROMPTS_FILE.value).read_text(encoding='utf-8').rstrip('\n').split('\n')
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f'--prompts_file={PROMPTS_FILE.value} cannot be read: {error}.') from error
         for number, line in enumerate(lines, 1):

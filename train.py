@@ -122,6 +122,7 @@ def train(config, workdir: Path) -> int:
         """Reads a step's metrics from the devices, which waits for that step, and passes them on."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if values.pop('skipped_in_a_row') >= config.max_skipped_steps:
+            checkpoints.wait()
             raise UserError(
                 f'{config.max_skipped_steps} steps in a row, to step {step}, had a loss or gradient that is'
                 f' not finite. Checkpoints before them are intact; a lower optimizer.learning_rate may help.'
@@ -140,20 +141,24 @@ def train(config, workdir: Path) -> int:
 
     status = None
     pending = None
+    profiling, profiled = False, range(0)
+    if config.profile_steps:
+        profiled = range(config.profile_steps[0], config.profile_steps[1] + 1)
     stream = batches(config, objective, mesh, train_data, meshes.local_part(position, rows))
     for step in range(start + 1, config.num_steps + 1):
         batch, local_position = next(stream)
-        if config.profile_steps and step == config.profile_steps[0]:
+        if step in profiled and not profiling:
             jax.profiler.start_trace(str(workdir / 'profile'))
+            profiling = True
         state, metrics = train_step(state, batch)
         if pending:
             report(*pending)  # the previous step's, read while this one runs
         pending = (step, metrics)
-        if config.profile_steps and step == config.profile_steps[1]:
+        status = stop.status(step)
+        if profiling and (status or step + 1 not in profiled):
             jax.block_until_ready(metrics)
             jax.profiler.stop_trace()
-
-        status = stop.status(step)
+            profiling = False
         last = step == config.num_steps
         due = {every: config[every] and (step % config[every] == 0 or last)
                for every in ('eval_every', 'sample_every', 'checkpoint_every')}  # fmt: skip

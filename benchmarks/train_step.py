@@ -163,6 +163,7 @@ def measure(steps: Steps, repeats: int, calls: int) -> dict[tuple[str, str], lis
     seconds = {key: [] for key in steps}
     for _ in range(repeats):
         for key, step in steps.items():
+            time.sleep(0.3)  # until the threads of the one before have ceased to spin
             started = time.perf_counter()
             for _ in range(calls):
                 result = step()

@@ -42,7 +42,15 @@ NOT_NEGATIVE = (
     'optimizer.weight_decay',
     'optimizer.clip_norm',
 )
-SHARES = ('ema_decay', 'label_smoothing', 'optimizer.b1', 'optimizer.b2', 'data.eval_fraction')
+SHARES = (
+    'ema_decay',
+    'label_smoothing',
+    'optimizer.b1',
+    'optimizer.b2',
+    'optimizer.decay_fraction',
+    'optimizer.final_learning_rate',
+    'data.eval_fraction',
+)
 
 
 def check(config: ConfigDict) -> None:
@@ -73,8 +81,15 @@ def check(config: ConfigDict) -> None:
             f'optimizer.warmup_steps={config.optimizer.warmup_steps} leaves nothing of num_steps='
             f'{config.num_steps}; use fewer warm-up steps.'
         )
-    if len(config.profile_steps) not in (0, 2):
-        raise UserError(f'profile_steps={config.profile_steps} must be () or (first, last).')
+    if config.profile_steps and not (
+        len(config.profile_steps) == 2
+        and 0 < config.profile_steps[0] <= config.profile_steps[1] <= config.num_steps
+    ):
+        raise UserError(
+            f'profile_steps={config.profile_steps} must be () or (first, last) step within the run.'
+        )
+    if config.sample_every and not config.sample_prompts:
+        raise UserError('sample_prompts=() leaves nothing to continue; give prompts, or set sample_every=0.')
 
 
 def save(config: ConfigDict, path: Path) -> None:
@@ -100,10 +115,10 @@ def from_dict(saved: dict) -> ConfigDict:
 
     def overlay(section: ConfigDict, values: dict) -> None:
         for key, value in values.items():
+            if key not in section:
+                raise UserError(f'the saved config has a key {key!r} that this version does not know.')
             if isinstance(value, dict):
                 overlay(section[key], value)
-            elif key not in section:
-                raise UserError(f'the saved config has a key {key!r} that this version does not know.')
             else:
                 section[key] = tuple(value) if isinstance(value, list) else value
 

@@ -43,6 +43,7 @@ def get_config(size: str = 'small') -> ConfigDict:
     config.model.embed_dim = width
     config.model.num_heads = heads
     config.model.remat = 'dots'
+    config.mesh.data, config.mesh.fsdp = (-1, 1) if layers < 36 else (1, -1)
     config.sequence_length = 1024
     config.batch_size = 512
     config.grad_accumulation = 8

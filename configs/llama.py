@@ -24,21 +24,21 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.errors import choose
 
-# size: layers, width, heads, key/value heads, hidden width, length, sequences a batch, steps, learning rate
+# size: layers, width, heads, key/value heads, hidden width, length, sequences a batch, in how many parts,
+# steps, learning rate
 SIZES = {
-    '60m': (8, 512, 8, 4, 1408, 1024, 256, 4_600, 1e-3),
-    '300m': (20, 1024, 16, 8, 2816, 2048, 256, 11_500, 6e-4),
-    '1b': (22, 2048, 32, 8, 5632, 2048, 512, 21_000, 4e-4),
-    '7b': (32, 4096, 32, 32, 11_008, 4096, 1024, 32_000, 3e-4),
+    '60m': (8, 512, 8, 4, 1408, 1024, 256, 4, 4_600, 1e-3),
+    '300m': (20, 1024, 16, 8, 2816, 2048, 256, 16, 11_500, 6e-4),
+    '1b': (22, 2048, 32, 8, 5632, 2048, 512, 8, 21_000, 4e-4),
+    '7b': (32, 4096, 32, 32, 11_008, 4096, 1024, 4, 32_000, 3e-4),
 }
 
 
 def get_config(size: str = '300m') -> ConfigDict:
     """Returns the experiment; `size` is a key of SIZES or 'smoke'."""
     choose('size', size, (*SIZES, 'smoke'))
-    layers, width, heads, kv_heads, hidden, length, batch, steps, rate = SIZES[
-        '60m' if size == 'smoke' else size
-    ]
+    shape = SIZES['60m' if size == 'smoke' else size]
+    layers, width, heads, kv_heads, hidden, length, batch, parts, steps, rate = shape
     config = base.get_config()
     config.model.family = 'llama'
     config.model.num_layers = layers
@@ -49,13 +49,14 @@ def get_config(size: str = '300m') -> ConfigDict:
     config.model.remat = 'dots' if size != '7b' else 'full'
     config.sequence_length = length
     config.batch_size = batch
+    config.grad_accumulation = parts
     config.num_steps = steps
     config.z_loss = 1e-4
     config.mesh.data = 1
     config.mesh.fsdp = -1
     config.tokenizer.vocab_size = 32_000
     config.tokenizer.sample_bytes = 200_000_000
-    config.data.path = 'prepared/llama'
+    config.data.path = f'prepared/llama-{length}'
     config.data.eval_fraction = 0.001
     config.optimizer.learning_rate = rate
     config.optimizer.warmup_steps = min(2_000, steps // 10)

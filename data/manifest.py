@@ -100,5 +100,6 @@ def load(config: ConfigDict) -> dict:
             f'data.path={config.data.path!r} {state} (there is no manifest.json in it). '
             f'Run prepare.py with the same --config{", which goes on where it stopped" if begun else ""}.'
         )
-    refuse_difference(directory, manifest['config'], determining(config))
+    # The text is what the manifest says it is; only what shapes the rows must agree.
+    refuse_difference(directory, manifest['config'], select(config, ('sequence_length', *TOKENIZER_KEYS)))
     return manifest

@@ -113,7 +113,7 @@ def list_splits(
         size = os.path.getsize(path)
         if is_compressed(path):
             splits += [Split(path, 0, None, part, parts, size // parts) for part in range(parts)]
-        elif '.txt' in path and config.data.text_documents == 'file':
+        elif path.endswith('.txt') and config.data.text_documents == 'file':
             splits.append(Split(path, 0, None, size=size))
         else:
             starts = range(0, size, split_bytes)

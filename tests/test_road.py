@@ -190,6 +190,20 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_taken(exper
     assert metrics(workdir) == metrics(finished)
 
 
+def test_when_all_checkpoints_are_damaged_nothing_is_touched(experiment, finished, tmp_path):
+    import shutil
+
+    workdir = tmp_path / 'ruined'
+    shutil.copytree(finished, workdir)
+    for path in (workdir / 'checkpoints').glob('*/meta/metadata'):
+        path.write_text('{')
+    for _ in range(2):
+        done = run('train.py', *experiment, f'--workdir={workdir}', status=2)
+        assert 'can be read' in done.stderr
+    assert metrics(workdir) == metrics(finished)
+    assert not (workdir / 'damaged').exists()
+
+
 def test_another_shape_or_other_data_are_refused(experiment, finished, tmp_path):
     before = metrics(finished)
     done = run('train.py', *experiment, '--config.model.embed_dim=32', f'--workdir={finished}', status=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from configs.errors import UserError
@@ -123,10 +125,15 @@ class Checkpoints:
         return restored['state'], None if position is None else restored['position']['rows']
 
     def set_aside(self, step: int) -> Path:
-        """Moves a damaged checkpoint out of the way, beside the others; nothing is deleted."""
-        target = self.directory.parent / 'damaged' / str(step)
-        target.parent.mkdir(exist_ok=True)
-        (self.directory / str(step)).rename(target)
+        """Moves a damaged checkpoint to RUN/damaged; nothing is deleted. Every process must call it."""
+        damaged = self.directory.parent / 'damaged'
+        names = itertools.chain([f'{step}'], (f'{step}-{number}' for number in itertools.count(2)))
+        target = next(damaged / name for name in names if not (damaged / name).exists())
+        if jax.process_index() == 0:
+            damaged.mkdir(exist_ok=True)
+            (self.directory / str(step)).rename(target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f'set aside {step}')
         self._manager.reload()
         return target
 

@@ -61,7 +61,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     Clipping is the training step's, which needs the gradient's norm in any case.
     """
     options = config.optimizer
-    return optax.adamw(
+    make = {'adamw': optax.adamw}[options.name]
+    return make(
         make_schedule(config),
         b1=options.b1,
         b2=options.b2,

@@ -18,7 +18,7 @@ def draw_loss(metrics_file: Path, picture: Path) -> None:
     series = {'loss': 'training', 'eval/loss': 'held-out'}
     figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120, layout='constrained')
     for name, label in series.items():
-        points = [(record['step'], record[name]) for record in records if name in record]
+        points = [(record['step'], record[name]) for record in records if record.get(name) is not None]
         if points:
             axes.plot(
                 *zip(*points, strict=True),

@@ -19,7 +19,7 @@ from configs.errors import UserError
 from data.tokenizer import Tokenizer
 from model import families
 from model.transformer import Transformer
-from parallel import processes, rules
+from parallel import rules
 from parallel.mesh import make_mesh
 from training.checkpoint import Checkpoints, DamagedCheckpointError
 from training.console import Log
@@ -72,12 +72,13 @@ def resume(
     """Restores the newest readable checkpoint into the shardings of `abstract` and `position`.
 
     Returns (step, state, position), or None when the run has no checkpoint. Prints how config and
-    versions differ from the saved ones. A damaged checkpoint is reported, set aside in RUN/damaged
-    and the one before it taken. Raises UserError when none can be read, or when the checkpoint was
-    trained on other data or with another tokenizer.
+    versions differ from the saved ones. A damaged checkpoint is reported and the one before it taken;
+    then the damaged one is set aside in RUN/damaged. Raises UserError when none can be read, and moves
+    nothing; or when the checkpoint was trained on other data or with another tokenizer.
     """
     steps = checkpoints.steps()
     where = checkpoints.directory
+    damaged = []
     for step in reversed(steps):
         try:
             meta = checkpoints.meta(step)
@@ -92,9 +93,10 @@ def resume(
             state, position = checkpoints.restore(step, abstract, template)
         except DamagedCheckpointError as error:
             log(f'{error}.', style='bold red')
-            if processes.is_main():
-                log(f'It is kept as {checkpoints.set_aside(step)}.', style='bold red')
+            damaged.append(step)
             continue
+        for unreadable in damaged:
+            log(f'step {unreadable} is kept as {checkpoints.set_aside(unreadable)}.', style='bold red')
         changes = experiment.differences(experiment.from_dict(meta['config']), config)
         changes += [f'{key}: {meta[key]} → {facts[key]}' for key in facts if meta.get(key) != facts[key]]
         log(f'continuing from step {step} of {where}', style='bold')
@@ -102,7 +104,10 @@ def resume(
             log(f'  changed since: {change}', style='yellow')
         return step, state, position
     if steps:
-        raise UserError(f'no checkpoint in {where} can be read; they are kept in {where.parent}/damaged.')
+        raise UserError(
+            f'no checkpoint in {where} can be read: {steps} are damaged. Nothing was changed; restore them '
+            f'from a copy, or choose another --workdir.'
+        )
     return None
 
 
@@ -111,11 +116,11 @@ def open_text(directory: Path) -> tuple[ConfigDict, Tokenizer]:
     return experiment.load(directory / 'config.json'), Tokenizer.load(directory / 'tokenizer')
 
 
-def open_run(checkpoint: str, *, mesh: dict[str, int] | None = None) -> Run:
+def open_run(checkpoint: str) -> Run:
     """Opens `RUN` (its best checkpoint, or the newest if none was evaluated) or `RUN@STEP`.
 
-    The parameters alone are read, straight onto `mesh` (default: a copy on every device). Raises
-    UserError when there is no such run or step, or it is damaged.
+    The parameters alone are read, cut over all devices where the width divides over them, else copied to
+    each. Raises UserError when there is no such run or step, or it is damaged.
     """
     name, _, wanted = checkpoint.partition('@')
     directory = Path(name)
@@ -139,7 +144,11 @@ def open_run(checkpoint: str, *, mesh: dict[str, int] | None = None) -> Run:
         tokenizer = Tokenizer.load(directory / 'tokenizer')
         if tokenizer.fingerprint != meta['tokenizer_fingerprint']:
             raise UserError(f'{directory}/tokenizer is not the one this model was trained with; restore it.')
-        device_mesh = make_mesh(mesh or {'data': -1, 'fsdp': 1, 'tensor': 1, 'context': 1})
+        config.model.attention = 'auto'  # what this machine has, not the one it was trained on
+        cut = config.model.embed_dim % jax.device_count() == 0
+        device_mesh = make_mesh(
+            {'data': 1 if cut else -1, 'fsdp': -1 if cut else 1, 'tensor': 1, 'context': 1}
+        )
         model = build_model(config, tokenizer, device_mesh)
         boxed = boxed_params(model)
         abstract = jax.tree.map(

@@ -53,7 +53,8 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 def sample(model: Transformer, params: Any, tokenizer: Tokenizer, config: ConfigDict, step: int) -> list[str]:
     """Returns continuations of `config.sample_prompts`; the same for the same parameters, seed and step."""
-    prompts = [encode_prompt(tokenizer, text) for text in config.sample_prompts]
+    room = model.config.max_length - 1
+    prompts = [encode_prompt(tokenizer, text)[:room] for text in config.sample_prompts]
     longest = max(len(prompt) for prompt in prompts)
     return complete(
         model,

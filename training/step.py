@@ -38,20 +38,11 @@ def make_train_step(
 
     def accumulate(params: Any, batch: Batch, key: jax.Array | None) -> tuple[Any, Metrics]:
         gradient = jax.grad(loss_sums, has_aux=True)
-        count = config.grad_accumulation
-        if count == 1:
-            return gradient(params, batch, key)
-        # Row r goes to part r mod count, so that every device works on its own rows in every part.
-        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
-        def add(total, indexed_part):
-            index, part = indexed_part
-            part_key = None if key is None else jax.random.fold_in(key, index)
-            return jax.tree.map(jnp.add, total, gradient(params, part, part_key)), None
+        def gradient_of_part(part: Batch, index: jax.Array | int):
+            return gradient(params, part, None if key is None else jax.random.fold_in(key, index))
 
-        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts), key)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.scan(add, zeros, (jnp.arange(count), parts))[0]
+        return sum_over_parts(gradient_of_part, batch, config.grad_accumulation)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = None
@@ -73,7 +64,8 @@ def make_train_step(
         params, opt_state = keep(params, state.params), keep(opt_state, state.opt_state)
         ema_params = state.ema_params
         if ema_params is not None:
-            decay = config.ema_decay
+            made = (state.step - state.skipped_steps).astype(jnp.float32)
+            decay = jnp.minimum(config.ema_decay, (1 + made) / (10 + made))  # forgets the initial weights
             ema_params = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, ema_params, params)
 
         skipped = 1 - finite.astype(jnp.int32)
@@ -102,7 +94,28 @@ def make_eval_step(
     """Returns the function (params, batch) → sums of loss, weight and the objective's further metrics."""
 
     def eval_step(params: Any, batch: Batch) -> Metrics:
-        loss, weight, sums = objective.loss(model, params, batch, config=config)
-        return {'loss': loss, 'weight': weight, **sums}
+        def sums_of_part(part: Batch, _: jax.Array | int) -> Metrics:
+            loss, weight, sums = objective.loss(model, params, part, config=config)
+            return {'loss': loss, 'weight': weight, **sums}
+
+        return sum_over_parts(sums_of_part, batch, config.grad_accumulation)
 
     return eval_step
+
+
+def sum_over_parts(function: Callable[[Batch, Any], Any], batch: Batch, count: int) -> Any:
+    """Returns the sum of function(part, index) over `count` equal parts of a batch, one after another.
+
+    Row r is in part r mod count, so that every device works on its own rows in every part.
+    """
+    if count == 1:
+        return function(batch, 0)
+    parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(total: Any, indexed_part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        index, part = indexed_part
+        return jax.tree.map(jnp.add, total, function(part, index)), None
+
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts), jnp.int32(0))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zeros, (jnp.arange(count), parts))[0]

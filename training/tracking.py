@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ class Tracker:
         if config.tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step)
+            self._tensorboard = SummaryWriter(
+                str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
+            )
         self._wandb = _start_wandb(workdir, config, facts) if config.wandb.mode != 'disabled' else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Appends one record; visible to readers of the file at once."""
-        self._file.write(json.dumps({'step': step, **metrics}) + '\n')
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({'step': step, **finite}) + '\n')
         self._file.flush()
         if self._tensorboard:
             for name, value in metrics.items():

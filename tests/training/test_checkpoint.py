@@ -168,3 +168,13 @@ def test_a_write_that_fails_says_so_and_harms_nothing(tmp_path):
     assert checkpoints.steps() == [1]
     restored, _ = checkpoints.restore(1, abstract({'a': jnp.ones(10)}))
     np.testing.assert_array_equal(restored['a'], np.ones(10))
+
+
+def test_the_same_step_can_be_set_aside_twice(tmp_path):
+    checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=2)
+    kept = []
+    for _ in range(2):
+        save(checkpoints, 2)
+        kept.append(checkpoints.set_aside(2).name)
+    assert kept == ['2', '2-2']
+    assert checkpoints.steps() == []

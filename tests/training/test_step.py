@@ -104,9 +104,14 @@ def test_clipping_bounds_the_gradient():
 def test_moving_average_follows_its_formula():
     training = Training(ema_decay=0.75)
     average = jax.device_get(training.state.params)
-    for seed in range(3):
-        training.run(rows(seed=seed))
-        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * np.asarray(p), average, training.state.params)
+    for made in range(60):
+        training.run(rows(seed=made))
+        decay = min(0.75, (1 + made) / (10 + made))
+        average = jax.tree.map(
+            lambda a, p, d=decay: d * a + (1 - d) * np.asarray(p),
+            average,
+            jax.device_get(training.state.params),
+        )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     jax.tree.map(close, jax.device_get(training.state.ema_params), average)
 
