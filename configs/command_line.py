@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from absl import flags, logging
@@ -40,6 +41,7 @@ def run(main: Callable[[], int | None], documentation: str) -> None:
         print(help_text(documentation))
         sys.exit(0)
     logging.set_verbosity(logging.FATAL)  # Orbax logs each error that it then raises, with its traceback
+    sys.excepthook, sys.unraisablehook = _print_exception, _print_unraisable
     try:
         _parse(sys.argv)
         sys.exit(main() or 0)
@@ -49,6 +51,21 @@ def run(main: Callable[[], int | None], documentation: str) -> None:
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _is_echo(error: BaseException | None) -> bool:
+    """True of what TensorStore raises for each read or write still under way when one has failed."""
+    return isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not _is_echo(error):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _print_unraisable(unraisable: Any) -> None:
+    if not _is_echo(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 def _parse(argv: list[str]) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -44,7 +42,6 @@ class Checkpoints:
                 ),
             ]
         )
-        sys.excepthook = _without_echo
         self.directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
@@ -212,12 +209,6 @@ def _report_damage(where: Path) -> Iterator[None]:
     except Exception as error:  # Orbax and TensorStore raise every kind of exception on bad files.
         reason = ' '.join(str(error).split())[:300]
         raise DamagedCheckpointError(f'{where} is damaged ({type(error).__name__}: {reason})') from error
-
-
-def _without_echo(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Keeps TensorStore from printing a traceback for each write still under way when one has failed."""
-    if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
-        sys.__excepthook__(kind, error, trace)
 
 
 def _disk_error(error: BaseException | None) -> str | None:
