@@ -24,14 +24,14 @@ from configs import command_line
 
 EXPERIMENT = flags.DEFINE_string('experiment', 'configs/quickstart.py', 'Experiment file, as for --config.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/quickstart', 'Directory of the run.')
-PROMPTS = ('Returns the ', 'This method is ', 'If the file ')
+PROMPTS = ('Returns the', 'This method is', 'If the file')
 
 WHAT_NEXT = """
 [bold]Where it lies[/]  {workdir}: loss.png, metrics.jsonl, samples/, checkpoints/, log.txt
                 {prepared}: tokenizer/ and shards
 
 [bold]Try next[/]
-  .venv/bin/python generate.py --checkpoint={workdir} --prompt='The function '
+  .venv/bin/python generate.py --checkpoint={workdir} --prompt='The function'
   .venv/bin/python train.py --config={experiment} --workdir=runs/longer --config.num_steps=2000
   .venv/bin/python prepare.py --config=configs/gpt2.py:small --config.data.source='your/texts/*.txt'
 """
@@ -53,7 +53,7 @@ def main() -> int:
             f'--checkpoint={workdir}',
             *(f'--prompt={prompt}' for prompt in PROMPTS),
             '--max_new_tokens=40',
-            '--temperature=0.6',
+            '--temperature=0.4',
             f'--output={samples}',
         ],
     )
@@ -105,7 +105,7 @@ def summarise(workdir: Path, results: Path, samples: Path, seconds: float) -> No
     for line in samples.read_text(encoding='utf-8').rstrip('\n').split('\n'):
         record = json.loads(line)
         more = record['completions'][0][len(record['prompt']) :]
-        console.print(f'  [green]›[/] [dim]{escape(record["prompt"])}[/]{escape(" ".join(more.split()))}')
+        console.print(f'  [green]›[/] [dim]{escape(record["prompt"])}[/] {escape(" ".join(more.split()))}')
     console.print(WHAT_NEXT.format(workdir=workdir, prepared=config.data.path, experiment=EXPERIMENT.value))
 
 

@@ -37,7 +37,7 @@ def peak_flops(dtype: str) -> float | None:
     return None
 
 
-def measured_matmul_flops(dtype: str, size: int = 1536, repeats: int = 3) -> float:
+def measured_matmul_flops(dtype: str, size: int = 1536, repeats: int = 20) -> float:
     """Returns the best FLOP/s of `repeats` square matrix products of `size` on the default device."""
     x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
     product = jax.jit(jnp.matmul).lower(x, x).compile()
