@@ -105,8 +105,12 @@ def summarise(workdir: Path, results: Path, samples: Path, seconds: float) -> No
     for line in samples.read_text(encoding='utf-8').rstrip('\n').split('\n'):
         record = json.loads(line)
         more = record['completions'][0][len(record['prompt']) :]
-        console.print(f'  [green]›[/] [dim]{escape(record["prompt"])}[/] {escape(" ".join(more.split()))}')
-    console.print(WHAT_NEXT.format(workdir=workdir, prepared=config.data.path, experiment=EXPERIMENT.value))
+        console.print(
+            f'  [green]›[/] [dim]{escape(record["prompt"])}[/] {escape(" ".join(more.split()))}',
+            soft_wrap=True,
+        )
+    what_next = WHAT_NEXT.format(workdir=workdir, prepared=config.data.path, experiment=EXPERIMENT.value)
+    console.print(what_next, soft_wrap=True)  # commands are copied, so no line breaks in them
 
 
 if __name__ == '__main__':

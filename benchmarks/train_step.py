@@ -5,7 +5,8 @@
 
 Measures Lathe's real training step and PyTorch's (eager and torch.compile), each in float32 and in
 bfloat16 (float32 weights, products in bfloat16). They take turns, so that a busy machine disturbs all
-alike. The ratio is the median over rounds of PyTorch's compiled float32 time divided by this one's.
+alike. The ratio is the median over rounds of PyTorch's compiled float32 time divided by this one's. Each
+dtype has a process of its own, because one step's freed memory cuts up what another's would reuse.
 MFU counts the model's floating-point operations (`model.flops`) against the best matrix product
 that either library reached in the same run and dtype.
 
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs room on the same GPU
@@ -57,6 +60,7 @@ PRESETS = {
 }
 # Relative difference of losses: other orders of summation, and roundings to 8 bits of mantissa.
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 5e-3}
+BASELINE = ('PyTorch compiled', 'float32')
 Step = Callable[[], Any]
 Steps = dict[tuple[str, str], Step]  # by (name, dtype)
 
@@ -102,51 +106,50 @@ def make_lathe_step(config: ConfigDict, model: Transformer, batch: dict[str, np.
     return advance
 
 
-def make_steps(arguments: argparse.Namespace) -> tuple[Steps, int]:
+def make_steps(arguments: argparse.Namespace, dtype: str) -> tuple[Steps, int]:
     """Returns {(name, dtype): step} for every competitor, and the model's operations of one step."""
     device = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
     if device == 'cuda' and not torch.cuda.is_available():
         sys.exit('JAX sees a GPU and PyTorch does not; install its CUDA build, or set JAX_PLATFORMS=cpu.')
     batch = make_batch(arguments)
-    dtypes = ('float32', 'bfloat16') if arguments.dtype == 'both' else (arguments.dtype,)
-    steps, operations = {}, 0
-    for dtype in dtypes:
-        config = make_config(arguments, dtype)
-        model_config = resolve(config, vocab_size=arguments.vocab)
-        model = Transformer(model_config)
-        params = jax.jit(lambda: states.init_params(model, config.seed))()  # noqa: B023
-        steps['Lathe', dtype] = make_lathe_step(config, model, batch)
-        for name, compiled in (('PyTorch eager', False), ('PyTorch compiled', True)):
-            steps[name, dtype] = gpt_in_torch.make_step(
-                config, model_config, params, batch, compiled=compiled, device=device
-            )
-        operations = flops.train_flops_per_token(model_config, arguments.length) * batch['tokens_BL'].size
-    return steps, operations
+    config = make_config(arguments, dtype)
+    model_config = resolve(config, vocab_size=arguments.vocab)
+    model = Transformer(model_config)
+    params = jax.jit(lambda: states.init_params(model, config.seed))()
+    steps = {('Lathe', dtype): make_lathe_step(config, model, batch)}
+    peers = [('PyTorch eager', dtype, False), ('PyTorch compiled', dtype, True)]
+    if arguments.dtype == 'both' and dtype != BASELINE[1]:
+        peers.append((*BASELINE, True))
+    for name, kind, compiled in peers:
+        peer_config = make_config(arguments, kind)
+        shape = resolve(peer_config, vocab_size=arguments.vocab)
+        steps[name, kind] = gpt_in_torch.make_step(
+            peer_config, shape, params, batch, compiled=compiled, device=device
+        )
+    return steps, flops.train_flops_per_token(model_config, arguments.length) * batch['tokens_BL'].size
 
 
-def check_losses(steps: Steps, console: Console) -> None:
+def check_losses(steps: Steps) -> None:
     """Makes three steps with each and compares the losses with PyTorch's; exits if they differ."""
     losses = {key: [float(step()) for _ in range(3)] for key, step in steps.items()}
     for (name, dtype), values in losses.items():
+        if ('PyTorch eager', dtype) not in losses:
+            continue
         expected = losses['PyTorch eager', dtype]
         difference = max(abs(a - b) / b for a, b in zip(values, expected, strict=True))
         shown = ' '.join(f'{value:.5f}' for value in values)
-        console.print(f'losses {name}, {dtype}: {shown} (relative difference {difference:.1e})')
+        print(f'losses {name}, {dtype}: {shown} (relative difference {difference:.1e})')
         if not difference < TOLERANCE[dtype]:
             sys.exit(f'Losses differ by more than {TOLERANCE[dtype]:g}: not the same computation.')
 
 
-def make_products(size: int) -> Steps:
+def make_products(size: int, dtype: str) -> Steps:
     """Returns {(library, dtype): square matrix product}: operands in dtype, sums in float32."""
     device = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
-    products = {}
-    for dtype in ('float32', 'bfloat16'):
-        x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-        product = jax.jit(lambda x: jnp.matmul(x, x, preferred_element_type=jnp.float32))
-        products['JAX', dtype] = lambda product=product, x=x: product(x)
-        y = torch.randn(size, size, device=device).to(getattr(torch, dtype))
-        products['PyTorch', dtype] = lambda y=y: y @ y
-    return products
+    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    product = jax.jit(lambda x: jnp.matmul(x, x, preferred_element_type=jnp.float32))
+    y = torch.randn(size, size, device=device).to(getattr(torch, dtype))
+    return {('JAX', dtype): lambda: product(x), ('PyTorch', dtype): lambda: y @ y}
 
 
 def wait(result: Any) -> None:
@@ -172,6 +175,38 @@ def measure(steps: Steps, repeats: int, calls: int) -> dict[tuple[str, str], lis
     return seconds
 
 
+def compare(arguments: argparse.Namespace, dtype: str) -> dict[str, Any]:
+    """Returns {device, peak (FLOP/s), product_size, rows} of every competitor in `dtype`."""
+    keep_freed_memory()
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    torch.set_float32_matmul_precision('high')  # TensorFloat-32 on GPUs, as is JAX's default
+    on_gpu = jax.default_backend() == 'gpu'
+    steps, operations = make_steps(arguments, dtype)
+    check_losses(steps)
+    size = 8192 if on_gpu else 2048
+    products = make_products(size, dtype)
+    measure(products, 1, 1)
+    product_seconds = measure(products, arguments.repeats, 10 if on_gpu else 1)
+    peak = max(2 * size**3 / min(times) for times in product_seconds.values())
+    seconds = measure(steps, arguments.repeats, 10 if on_gpu else 3)
+    baseline = seconds.get(BASELINE, seconds['PyTorch compiled', dtype])
+    rows = [
+        {
+            'name': name,
+            'dtype': dtype,
+            'seconds': times,
+            'tokens_per_second': arguments.batch * arguments.length / min(times),
+            'ratio': statistics.median(base / own for base, own in zip(baseline, times, strict=True)),
+            'mfu': operations / min(times) / peak,
+        }
+        for (name, kind), times in seconds.items()
+        if kind == dtype
+    ]
+    device = jax.devices()[0].device_kind if on_gpu else f'{cores} cores'
+    return {'device': device, 'peak': peak, 'product_size': size, 'rows': rows}
+
+
 def main() -> None:
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(
@@ -188,65 +223,37 @@ def main() -> None:
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
 
-    console = Console(width=max(Console().width, 100))
-    keep_freed_memory()
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
-    torch.set_float32_matmul_precision('high')  # TensorFloat-32 on GPUs, as is JAX's default
-    on_gpu = jax.default_backend() == 'gpu'
-    steps, operations = make_steps(arguments)
-    check_losses(steps, console)
-    products, size = make_products(8192 if on_gpu else 2048), 8192 if on_gpu else 2048
-    measure(products, 1, 1)
-    product_seconds = measure(products, arguments.repeats, 10 if on_gpu else 1)
-    seconds = measure(steps, arguments.repeats, 10 if on_gpu else 3)
+    dtypes = ('float32', 'bfloat16') if arguments.dtype == 'both' else (arguments.dtype,)
+    processes = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, mp_context=processes, max_tasks_per_child=1) as pool:
+        results = {dtype: pool.submit(compare, arguments, dtype).result() for dtype in dtypes}
 
-    peaks = {
-        dtype: max(2 * size**3 / min(times) for (_, kind), times in product_seconds.items() if kind == dtype)
-        for dtype in ('float32', 'bfloat16')
-    }
-    baseline = next(key for key in seconds if key[0] == 'PyTorch compiled')
-    tokens = arguments.batch * arguments.length
-    rows = []
-    for (name, dtype), times in seconds.items():
-        ratios = [base / own for base, own in zip(seconds[baseline], times, strict=True)]
-        rows.append(
-            {
-                'name': name,
-                'dtype': dtype,
-                'best_seconds': min(times),
-                'median_seconds': statistics.median(times),
-                'tokens_per_second': tokens / min(times),
-                'ratio': statistics.median(ratios),
-                'best_ratio': min(seconds[baseline]) / min(times),
-                'mfu': operations / min(times) / peaks[dtype],
-            }
-        )
-    device = jax.devices()[0].device_kind if on_gpu else f'{cores} cores'
+    device = results[dtypes[0]]['device']
     shape = ', '.join(f'{name} {getattr(arguments, name)}' for name in SHAPE)
     table = Table(title=f'Training step on {device}: {shape}')
-    for heading in ('', 'dtype', 'best ms', 'median ms', 'tokens/s', 'ratio', 'of best', 'MFU'):
+    for heading in ('', 'dtype', 'best ms', 'median ms', 'tokens/s', 'ratio', 'MFU'):
         table.add_column(heading, justify='left' if heading in ('', 'dtype') else 'right', no_wrap=True)
-    for row in rows:
+    for row in (row for result in results.values() for row in result['rows']):
         table.add_row(
             row['name'],
             row['dtype'],
-            f'{row["best_seconds"] * 1e3:.1f}',
-            f'{row["median_seconds"] * 1e3:.1f}',
+            f'{min(row["seconds"]) * 1e3:.1f}',
+            f'{statistics.median(row["seconds"]) * 1e3:.1f}',
             f'{row["tokens_per_second"]:,.0f}',
             f'{row["ratio"]:.2f}',
-            f'{row["best_ratio"]:.2f}',
             f'{row["mfu"]:.0%}',
         )
+    console = Console(width=max(Console().width, 100))
     console.print(table)
-    console.print(f'ratio: {baseline[0]} {baseline[1]} = 1, the median of {arguments.repeats} rounds')
-    shown = ', '.join(f'{dtype} {peak / 1e9:,.0f}' for dtype, peak in peaks.items())
-    console.print(f'best matrix product of {size}³ in GFLOP/s: {shown}')
+    baseline = BASELINE[1] if BASELINE[1] in dtypes else dtypes[0]
+    console.print(f'ratio: {BASELINE[0]} {baseline} = 1, the median of {arguments.repeats} rounds')
+    for dtype, result in results.items():
+        size, peak = result['product_size'], result['peak'] / 1e9
+        console.print(f'best matrix product of {size}³, {dtype}: {peak:,.0f} GFLOP/s')
     if arguments.json:
-        report = {'device': device, 'peaks': peaks, 'rows': rows, 'seconds': list(seconds.values())}
-        report |= {'shape': {name: getattr(arguments, name) for name in SHAPE}}
+        shape = {name: getattr(arguments, name) for name in SHAPE}
         with open(arguments.json, 'w') as file:
-            json.dump(report, file, indent=2)
+            json.dump({'shape': shape, 'results': results}, file, indent=2)
 
 
 if __name__ == '__main__':

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 
 # Names of malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-LARGEST = 2**31 - 1
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> None:
@@ -21,6 +20,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    # One arena: glibc takes the large blocks of every other from the system, whatever the threshold.
-    for option, value in ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, LARGEST), (M_ARENA_MAX, 1)):
-        mallopt(option, value)
+    mallopt(M_TRIM_THRESHOLD, -1)  # never shrink the heap; any number would be at most 2 GB
+    mallopt(M_MMAP_MAX, 0)  # no block outside the heap, for freeing that returns it
+    mallopt(M_ARENA_MAX, 1)  # one heap: those of other threads take their large blocks from the system
