@@ -46,7 +46,7 @@ def main() -> None:
     processes.start()
     opened = run.open_run(CHECKPOINT.value)
     jax.set_mesh(opened.mesh)
-    prompts = [sampling.encode_prompt(opened.tokenizer, record['prompt']) for record in records]
+    prompts = [opened.tokenizer.encode_prompt(record['prompt']) for record in records]
     prompts = [prompt for prompt in prompts for _ in range(NUM_RETURN_SEQUENCES.value)]
     texts: list[str] = []
     for start in range(0, len(prompts), BATCH_SIZE.value):

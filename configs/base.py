@@ -89,7 +89,7 @@ def get_config() -> ConfigDict:
 
     # --- Tokenizer: trained by prepare.py unless `path` names one -------------------------------------------
     config.tokenizer = ConfigDict()
-    config.tokenizer.path = ''                        # a SentencePiece .model to use as it is; '' trains one
+    config.tokenizer.path = ''                        # .model file, or directory with a tokenizer; '' trains one
     config.tokenizer.kind = 'bpe'                     # 'bpe' or 'unigram'
     config.tokenizer.vocab_size = 8192                # pieces, with the 256 bytes and 4 control symbols
     config.tokenizer.sample_bytes = 10_000_000        # text it learns from, sampled from all the source

@@ -21,6 +21,7 @@ from configs.errors import UserError, choose
 from data import manifest, shards, stream
 from data.epochs import EpochLoader
 from data.tokenizer import Tokenizer
+from data.tokenizer import load as load_tokenizer
 
 PREFETCHED = 4  # batches made ahead of the consumer
 
@@ -81,12 +82,12 @@ def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokeniz
     directory = Path(config.data.path)
     prepared = manifest.load(config)
     if tokenizer is None:
-        tokenizer = Tokenizer.load(directory / 'tokenizer')
+        tokenizer = load_tokenizer(directory / 'tokenizer')
     if tokenizer.fingerprint != prepared['tokenizer']:
         raise UserError(
             f'{directory} was prepared with another tokenizer (fingerprint {prepared["tokenizer"][:12]}…, '
             f'here {tokenizer.fingerprint[:12]}…). Prepare the text with this one: '
-            '--config.tokenizer.path=RUN/tokenizer/tokenizer.model and another data.path.'
+            '--config.tokenizer.path=RUN/tokenizer and another data.path.'
         )
     described = prepared[split]
     if not described['rows']:

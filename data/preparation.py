@@ -28,13 +28,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import manifest, shard_writer, sources, tokenizer
+from data import manifest, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
 from data.batching import in_batches
 from data.compression import is_compressed
 from data.progress import PreparationProgress
 from data.sampling import sample
 from data.sources import SPLIT_BYTES, Split
 from data.tokenizer import Tokenizer
+from data.tokenizer import load as load_tokenizer
 
 PACKED_BYTES = 16 << 20  # a compressed file is shared by one more part for each of these, up to MAX_SHARING
 MAX_SHARING = 16
@@ -82,11 +83,11 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
         wanted['config'] = {**record['config'], **wanted['config']}
     if finished:
         _remove_parts(directory)
-        return Summary(directory, Tokenizer.load(directory / 'tokenizer'), finished, 0.0, True)
+        return Summary(directory, load_tokenizer(directory / 'tokenizer'), finished, 0.0, True)
 
     saved = directory / 'tokenizer'
-    trained = (saved / tokenizer.MODEL_FILE).exists()
-    encoder = Tokenizer.load(saved) if trained else _make_tokenizer(files, config)
+    trained = bool(tokenizer_files.find(saved))
+    encoder = load_tokenizer(saved) if trained else _make_tokenizer(files, config)
     # Only now: a mistake found before this binds the directory to nothing.
     if wanted != record:
         manifest.write(directory / 'preparation.json', wanted)
@@ -151,9 +152,9 @@ def _remove_parts(directory: Path) -> None:
 def _make_tokenizer(files: list[str], config: ConfigDict) -> Tokenizer:
     """Returns the tokenizer of tokenizer.path, or a new one trained on a sample of the text."""
     if config.tokenizer.path:
-        return Tokenizer.from_file(config.tokenizer.path)
+        return load_tokenizer(config.tokenizer.path)
     print(f'Training a tokenizer of {config.tokenizer.vocab_size:,} pieces …', flush=True)
-    return tokenizer.train(
+    return sentencepiece_tokenizer.train(
         sample(files, config),
         kind=config.tokenizer.kind,
         vocab_size=config.tokenizer.vocab_size,
@@ -246,7 +247,7 @@ def _part_path(directory: Path, number: int, kind: str) -> Path:
 @lru_cache(maxsize=1)
 def _load_tokenizer(directory: Path, fingerprint: str) -> Tokenizer:
     """Loads the tokenizer once for all parts; the fingerprint tells it from the next directory's."""
-    return Tokenizer.load(directory)
+    return load_tokenizer(directory)
 
 
 def tokenise_part(directory: Path, number: int, part: Split, fingerprint: str, config: ConfigDict) -> dict:

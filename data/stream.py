@@ -26,6 +26,7 @@ from data.epochs import EpochLoader
 from data.permutation import permute
 from data.sources import SPLIT_BYTES, Split
 from data.tokenizer import Tokenizer
+from data.tokenizer import load as load_tokenizer
 
 BARREN = 32  # epochs without a document after which a lane gives up
 
@@ -57,11 +58,11 @@ def _prepared_tokenizer(config: ConfigDict) -> Tokenizer:
     directory = Path(config.data.path)
     record = manifest.read(directory / 'preparation.json')
     if record is None and config.tokenizer.path:
-        return Tokenizer.from_file(config.tokenizer.path)
+        return load_tokenizer(config.tokenizer.path)
     if record:
         wanted = manifest.select(config, manifest.TOKENIZER_KEYS)
         manifest.refuse_difference(directory, record['config'], wanted)
-    return Tokenizer.load(directory / 'tokenizer')
+    return load_tokenizer(directory / 'tokenizer')
 
 
 def list_splits(files: list[str], config: ConfigDict) -> list[Split]:

@@ -117,3 +117,11 @@ def decode_json(path: str, offset: int, content: bytes, field: str) -> str:
 
 def _shown(line: str) -> str:
     return repr(line if len(line) <= 60 else line[:60] + '…')
+
+
+def lone_surrogate(error: UnicodeEncodeError) -> UserError:
+    """Returns what to tell the user of a text that UTF-8 cannot spell."""
+    return UserError(
+        f'the text holds {error.object[error.start]!a}, half of a surrogate pair, at character '
+        f'{error.start}; that is no Unicode character. Remove it or join it with its other half.'
+    )

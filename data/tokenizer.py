@@ -1,227 +1,89 @@
-"""Text to token ids and back: SentencePiece, trained so that every string survives the round trip.
-
-No normalisation, no added or removed spaces, and a piece for each of the 256 bytes: what has no
-piece of its own is spelt in UTF-8 bytes. The one character that SentencePiece itself would
-change, its own sign for a space (U+2581), is cut out beforehand and spelt in bytes too.
-"""
+"""Text to token ids and back: what every tokenizer offers, whoever made it, and how one is found on disk."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import sentencepiece
 
-from configs.errors import UserError, choose
-from data.files import write_whole
-
-MODEL_FILE = 'tokenizer.model'
-SPACE_SIGN = '\u2581'
-CHUNK = 4096  # characters encoded at a time: bounded memory, and BPE slows down on longer texts
-TRAINING_THREADS = 8  # fixed, because the number of threads changes the model that training finds
+from configs.errors import UserError
+from data import tokenizer_files
+from data.fast_tokenizer import FastTokenizer
+from data.sentencepiece_tokenizer import SentencePieceTokenizer
 
 
-class Tokenizer:
-    """A SentencePiece model.
+class Tokenizer(Protocol):
+    """What callers may rely on.
 
-    Attributes: vocab_size, pad_id, bos_id, eos_id (ints); fingerprint (SHA-256 of the model, hex).
-    Raises UserError if the bytes are no model, or one without begin and end symbols.
+    Attributes: vocab_size (the largest id + 1); pad_id, bos_id, eos_id (ids, not always different: GPT-2
+    has one symbol for all three); mask_id (None if there is none); chat_template (Jinja, None if there is
+    none); fingerprint (SHA-256, hex, of the bytes that determine it).
     """
 
-    def __init__(self, model: bytes, origin: str = 'the tokenizer'):
-        self._model = model
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f'{origin} is no SentencePiece model: {error}. Give a .model file, or leave '
-                "tokenizer.path='' to train one."
-            ) from error
-        self.vocab_size: int = self._processor.vocab_size()
-        self.bos_id: int = self._processor.bos_id()
-        self.eos_id: int = self._processor.eos_id()
-        # Models such as LLaMA's have no padding piece; with bytes to fall back on, none is ever unknown.
-        has_padding = self._processor.pad_id() >= 0
-        self.pad_id: int = self._processor.pad_id() if has_padding else self._processor.unk_id()
-        self.fingerprint: str = hashlib.sha256(model).hexdigest()
-        if self.bos_id < 0 or self.eos_id < 0:
-            raise UserError(
-                f'{origin} has no symbol for the beginning or the end of a document (bos_id={self.bos_id}, '
-                f'eos_id={self.eos_id}); train it with both, or leave tokenizer.path empty to train one.'
-            )
-
-    @classmethod
-    def load(cls, directory: str | os.PathLike) -> Tokenizer:
-        """Returns the tokenizer saved in `directory`; UserError if there is none."""
-        return cls.from_file(Path(directory) / MODEL_FILE)
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike) -> Tokenizer:
-        """Returns the tokenizer in a SentencePiece .model file; UserError if it cannot be read."""
-        try:
-            return cls(Path(path).read_bytes(), str(path))
-        except OSError as error:
-            raise UserError(
-                f'no tokenizer at {path} ({error.strerror}). prepare.py with the same --config writes one.'
-            ) from error
-
-    def save(self, directory: str | os.PathLike) -> None:
-        """Writes the model into `directory`, whole or not at all."""
-        write_whole(Path(directory) / MODEL_FILE, self._model)
+    vocab_size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    mask_id: int | None
+    chat_template: str | None
+    fingerprint: str
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the int32 ids of `text`, without begin and end symbols; UserError for lone surrogates."""
-        return self.encode_batch([text])[0]
+        ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the int32 ids of each text; the faster way for many."""
-        return self._encode(texts, document=False)
+        ...
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the int32 ids of each text as a document: begin symbol, text, end symbol."""
-        return self._encode(texts, document=True)
+        ...
 
-    def _encode(self, texts: Sequence[str], document: bool) -> list[np.ndarray]:
-        simple = [text if len(text) <= CHUNK and SPACE_SIGN not in text else '' for text in texts]
-        try:
-            encoded = self._run([text.encode() for text in simple], document)
-            for i, text in enumerate(texts):
-                if simple[i] is not text:
-                    encoded[i] = self._encode_hard(text, document)
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f'the text holds {error.object[error.start]!a}, half of a surrogate pair, at character '
-                f'{error.start}; that is no Unicode character. Remove it or join it with its other half.'
-            ) from error
-        return encoded
-
-    def _run(self, texts: list[bytes], document: bool = False) -> list[np.ndarray]:
-        return self._processor.encode(
-            texts, return_type='numpy', num_threads=1, add_bos=document, add_eos=document
-        )
-
-    def _encode_hard(self, text: str, document: bool) -> np.ndarray:
-        """Encodes a text that is long or holds the sign for a space."""
-        parts = []
-        for i, between in enumerate(text.split(SPACE_SIGN)):
-            if i > 0:
-                parts.append(self._space_sign_ids)
-            parts += self._run([chunk.encode() for chunk in chunks(between)])
-        if document:
-            parts = [np.array([self.bos_id], np.int32), *parts, np.array([self.eos_id], np.int32)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
-
-    @cached_property
-    def _space_sign_ids(self) -> np.ndarray:
-        pieces = [f'<0x{byte:02X}>' for byte in SPACE_SIGN.encode()]
-        return np.array([self._processor.piece_to_id(piece) for piece in pieces], np.int32)
+    def encode_prompt(self, text: str) -> np.ndarray:
+        """Returns the int32 ids of what a model is asked to continue, as it was trained to see them."""
+        ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of `ids`; broken UTF-8 becomes U+FFFD.
-
-        Control ids are skipped, and ids past the vocabulary, which a model has whose table is padded.
-        """
-        return self._processor.decode([int(i) for i in ids if i < self.vocab_size])
+        """Returns the text of `ids`; special tokens are skipped, and ids past the vocabulary."""
+        ...
 
     def token_bytes(self) -> np.ndarray:
-        """Returns int32 [vocab_size]: the UTF-8 bytes each token stands for, 0 for control tokens."""
-        return np.array([self._bytes_of(token) for token in range(self.vocab_size)], np.int32)
+        """Returns int32 [vocab_size]: the UTF-8 bytes each token stands for, 0 for special tokens."""
+        ...
 
-    def _bytes_of(self, token: int) -> int:
-        processor = self._processor
-        if processor.is_control(token) or processor.is_unknown(token) or processor.is_unused(token):
-            return 0
-        if processor.is_byte(token):
-            return 1
-        return len(processor.id_to_piece(token).replace(SPACE_SIGN, ' ').encode())
+    def apply_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Returns the prompt for an answer to `messages`; UserError without a chat template."""
+        ...
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes the files it was loaded from into `directory`, in place of another tokenizer's."""
+        ...
 
 
-def chunks(text: str, size: int = CHUNK) -> Iterator[str]:
-    """Cuts `text` into pieces of at most `size` characters, where tokens are unlikely to be cut.
+def load(path: str | os.PathLike) -> Tokenizer:
+    """Returns the tokenizer in a directory, or in a SentencePiece .model file.
 
-    After a line's end if there is one; else before a space; else anywhere.
+    Of several in one directory the first of tokenizer.json, vocab.json with merges.txt, vocab.txt
+    (WordPiece) and tokenizer.model is taken. Raises UserError if there is none, or it cannot be read.
     """
-    start = 0
-    while len(text) - start > size:
-        end = text.rfind('\n', start, start + size) + 1
-        if end <= start:
-            end = text.rfind(' ', start + 1, start + size)
-        if end <= start:
-            end = start + size
-        yield text[start:end]
-        start = end
-    if start < len(text):
-        yield text[start:]
-
-
-def train(
-    texts: Iterable[str], *, kind: str, vocab_size: int, character_coverage: float = 0.9995
-) -> Tokenizer:
-    """Trains a tokenizer; the same texts in the same order give the same bytes everywhere.
-
-    kind: 'bpe' (Sennrich et al. 2016) or 'unigram' (Kudo 2018). Ids: pad 0, bos 1, eos 2, unk 3,
-    the 256 bytes, then pieces. Raises UserError when the texts cannot support the vocabulary.
-    """
-    choose('tokenizer.kind', kind, ('bpe', 'unigram'))
-    model = io.BytesIO()
-    sentencepiece.set_min_log_level(2)
+    path = Path(path)
+    if path.is_dir():
+        model_files = tokenizer_files.find(path)
+        if not model_files:
+            raise UserError(
+                f'no tokenizer at {path}: expected {tokenizer_files.EXPECTED}. Give the directory of one, or '
+                'let prepare.py with the same --config write it.'
+            )
+        if model_files != (tokenizer_files.SENTENCEPIECE,):
+            return FastTokenizer(tokenizer_files.read(path, model_files), str(path))
+        path /= tokenizer_files.SENTENCEPIECE
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_sentences(texts),
-            model_writer=model,
-            model_type=kind,
-            vocab_size=vocab_size,
-            character_coverage=character_coverage,
-            byte_fallback=True,
-            normalization_rule_name='identity',
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            max_sentence_length=4 * CHUNK,
-            num_threads=TRAINING_THREADS,
-            pad_id=0,
-            bos_id=1,
-            eos_id=2,
-            unk_id=3,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise _explain(error, kind, vocab_size) from error
-    return Tokenizer(model.getvalue())
-
-
-def _sentences(texts: Iterable[str]) -> Iterator[bytes]:
-    """Yields the lines of the texts, none longer than SentencePiece takes.
-
-    It would silently drop sentences with NUL and with its signs U+2581 and U+2585: cut there.
-    """
-    for text in texts:
-        for line in re.split('[\n\0\u2581\u2585]', text):
-            for chunk in chunks(line):
-                yield chunk.encode()
-
-
-def _explain(error: RuntimeError, kind: str, vocab_size: int) -> UserError:
-    """Turns the trainer's message into one about config.tokenizer."""
-    message = str(error)
-    if found := re.search(r'Vocabulary size too high.*<= (\d+)', message):
-        return UserError(
-            f'tokenizer.vocab_size={vocab_size} is more than the text supports: with '
-            f'tokenizer.kind={kind!r} the largest that works is {found[1]}. Lower it, or add text '
-            '(data.source, tokenizer.sample_bytes).'
-        )
-    if found := re.search(r'smaller than required_chars. \d+ vs (\d+)', message):
-        return UserError(
-            f'tokenizer.vocab_size={vocab_size} is less than the smallest that works, {found[1]}: 4 control '
-            'symbols, 256 bytes and the characters of the text. Raise it, or lower '
-            'tokenizer.character_coverage, so that more characters are spelt in bytes.'
-        )
-    if '!sentences_.empty()' in message:
-        return UserError('there is no text to train a tokenizer on. Add text to data.source.')
-    return UserError(f'training the tokenizer failed: {message}')
+        return SentencePieceTokenizer(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UserError(
+            f'no tokenizer at {path} ({error.strerror}). prepare.py with the same --config writes one.'
+        ) from error

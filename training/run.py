@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from configs import experiment
 from configs.errors import UserError
 from data.tokenizer import Tokenizer
+from data.tokenizer import load as load_tokenizer
 from model import families
 from model.transformer import Transformer
 from parallel import rules
@@ -113,7 +114,7 @@ def resume(
 
 def open_text(directory: Path) -> tuple[ConfigDict, Tokenizer]:
     """Returns the experiment of a run and its tokenizer, without touching any parameters."""
-    return experiment.load(directory / 'config.json'), Tokenizer.load(directory / 'tokenizer')
+    return experiment.load(directory / 'config.json'), load_tokenizer(directory / 'tokenizer')
 
 
 def open_run(checkpoint: str) -> Run:
@@ -141,7 +142,7 @@ def open_run(checkpoint: str) -> Run:
     try:
         meta = checkpoints.meta(step)
         config = experiment.from_dict(meta['config'])
-        tokenizer = Tokenizer.load(directory / 'tokenizer')
+        tokenizer = load_tokenizer(directory / 'tokenizer')
         if tokenizer.fingerprint != meta['tokenizer_fingerprint']:
             raise UserError(f'{directory}/tokenizer is not the one this model was trained with; restore it.')
         config.model.attention = 'auto'  # what this machine has, not the one it was trained on

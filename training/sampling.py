@@ -26,7 +26,7 @@ def complete(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> list[str]:
-    """Returns each prompt (ids from `encode_prompt`) and its continuation as one text."""
+    """Returns each prompt (ids from `Tokenizer.encode_prompt`) and its continuation as one text."""
     new_tokens = generate(
         model,
         params,
@@ -46,15 +46,10 @@ def complete(
     ]
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """Returns int32 ids of the start of a document that begins with `text`."""
-    return np.concatenate([[tokenizer.bos_id], tokenizer.encode(text)]).astype(np.int32)
-
-
 def sample(model: Transformer, params: Any, tokenizer: Tokenizer, config: ConfigDict, step: int) -> list[str]:
     """Returns continuations of `config.sample_prompts`; the same for the same parameters, seed and step."""
     room = model.config.max_length - 1
-    prompts = [encode_prompt(tokenizer, text)[:room] for text in config.sample_prompts]
+    prompts = [tokenizer.encode_prompt(text)[:room] for text in config.sample_prompts]
     longest = max(len(prompt) for prompt in prompts)
     return complete(
         model,

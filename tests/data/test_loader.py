@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs.errors import UserError
 from data import loader, sources
 from data.preparation import prepare
-from data.tokenizer import Tokenizer
+from data.tokenizer import load as load_tokenizer
 from tests.data.test_preparation import all_rows
 
 
@@ -69,7 +69,7 @@ def test_shards_give_every_row_once_an_epoch_in_another_order(config: ConfigDict
 def test_a_stream_reads_every_document_once_an_epoch(config: ConfigDict, tmp_path: Path) -> None:
     config.data.mode = 'stream'
     prepare(config)
-    encoder = Tokenizer.load(f'{config.data.path}/tokenizer')
+    encoder = load_tokenizer(f'{config.data.path}/tokenizer')
     texts = (tmp_path / 'corpus.txt').read_text().rstrip('\n').split('\n\n')
     expected = [text for text in texts if not sources.is_held_out(text, 0.1)]
     config.sequence_length = 1  # then the positions tell the place of every token
@@ -190,7 +190,7 @@ def change_tokenizer(config: ConfigDict) -> None:
     other.tokenizer.path = ''
     other.tokenizer.vocab_size = 355
     other.data.path += '-other'
-    Tokenizer.save(prepare(other).tokenizer, Path(config.data.path) / 'tokenizer')
+    prepare(other).tokenizer.save(Path(config.data.path) / 'tokenizer')
     config.tokenizer.path = ''
 
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from configs.errors import UserError
 from data import manifest, sources
 from data.preparation import prepare
-from data.tokenizer import Tokenizer
+from data.tokenizer import load as load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def all_rows(config: ConfigDict, split: str) -> np.ndarray:
 
 def test_rows_are_the_documents_one_after_another(config: ConfigDict, tmp_path: Path) -> None:
     result = prepare(config)
-    encoder = Tokenizer.load(f'{config.data.path}/tokenizer')
+    encoder = load_tokenizer(f'{config.data.path}/tokenizer')
     texts = (tmp_path / 'corpus.txt').read_text().rstrip('\n').split('\n\n')
     for split, held_out in (('train', False), ('eval', True)):
         tokens = []

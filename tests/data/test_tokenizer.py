@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from data import tokenizer
-from data.tokenizer import Tokenizer
+from data.sentencepiece_tokenizer import train
+from data.tokenizer import Tokenizer, load
 
 SPECIALS = [
     *[
@@ -50,7 +50,7 @@ TEXT = [
 
 @pytest.fixture(scope='module', params=['bpe', 'unigram'])
 def encoder(request: pytest.FixtureRequest) -> Tokenizer:
-    return tokenizer.train(TEXT, kind=request.param, vocab_size=296)
+    return train(TEXT, kind=request.param, vocab_size=296)
 
 
 def test_any_text_survives_the_round_trip(encoder: Tokenizer) -> None:
@@ -90,7 +90,7 @@ def test_training_is_repeatable_and_control_ids_stand_for_no_bytes(
     encoder: Tokenizer, tmp_path: Path
 ) -> None:
     encoder.save(tmp_path / 'tokenizer')
-    again = Tokenizer.load(tmp_path / 'tokenizer')
+    again = load(tmp_path / 'tokenizer')
     assert again.fingerprint == encoder.fingerprint
     assert (again.pad_id, again.bos_id, again.eos_id) == (0, 1, 2)
     assert again.token_bytes()[:4].tolist() == [0, 0, 0, 0]
@@ -98,19 +98,19 @@ def test_training_is_repeatable_and_control_ids_stand_for_no_bytes(
 
 
 def test_same_text_gives_the_same_model() -> None:
-    first, second = (tokenizer.train(TEXT, kind='unigram', vocab_size=296).fingerprint for _ in range(2))
+    first, second = (train(TEXT, kind='unigram', vocab_size=296).fingerprint for _ in range(2))
     assert first == second
 
 
 def test_impossible_requests_say_what_works() -> None:
     with pytest.raises(UserError, match=r'largest that works is \d+'):
-        tokenizer.train(TEXT, kind='bpe', vocab_size=9000)
+        train(TEXT, kind='bpe', vocab_size=9000)
     with pytest.raises(UserError, match=r'smallest that works, \d+'):
-        tokenizer.train(TEXT, kind='bpe', vocab_size=100)
+        train(TEXT, kind='bpe', vocab_size=100)
     with pytest.raises(UserError, match='no text'):
-        tokenizer.train([], kind='bpe', vocab_size=300)
+        train([], kind='bpe', vocab_size=300)
     with pytest.raises(UserError, match='unigram'):
-        tokenizer.train(TEXT, kind='wordpiece', vocab_size=300)
+        train(TEXT, kind='wordpiece', vocab_size=300)
 
 
 def test_half_a_surrogate_pair_is_refused(encoder: Tokenizer) -> None:
@@ -121,6 +121,6 @@ def test_half_a_surrogate_pair_is_refused(encoder: Tokenizer) -> None:
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'some.model').write_bytes(b'not a model')
     with pytest.raises(UserError, match='no SentencePiece model'):
-        Tokenizer.from_file(tmp_path / 'some.model')
+        load(tmp_path / 'some.model')
     with pytest.raises(UserError, match=r'prepare\.py'):
-        Tokenizer.load(tmp_path / 'absent')
+        load(tmp_path / 'absent')

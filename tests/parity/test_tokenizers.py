@@ -1,0 +1,93 @@
+"""The same files give transformers and Lathe the same ids, texts and prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.tokenizer import load
+from tests.data import tiny_tokenizers
+
+transformers = pytest.importorskip('transformers')
+
+TEXTS = [
+    '',
+    'the fox',
+    ' Two  spaces ',
+    '数据 and 😀',
+    'def f(x):\n\treturn x\n',
+    'x <|endoftext|></s>[MASK] y',
+]
+CHATS = [
+    [{'role': 'user', 'content': 'the "fox" <b>é</b>'}],
+    [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b\n', 'tool_calls': None}],
+]
+
+
+def old_gpt2(directory: Path) -> Path:
+    tiny_tokenizers.gpt2(directory)
+    (directory / 'tokenizer.json').unlink()
+    return directory
+
+
+def old_gpt2_with_added_tokens(directory: Path) -> Path:
+    old_gpt2(directory)
+    settings = {'add_bos_token': True, 'pad_token': '[PAD]', 'additional_special_tokens': ['<|user|>']}
+    path = directory / 'tokenizer_config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return directory
+
+
+def cased_bert(directory: Path) -> Path:
+    tiny_tokenizers.bert(directory)
+    settings = {'tokenizer_class': 'BertTokenizer', 'do_lower_case': False}
+    (directory / 'tokenizer_config.json').write_text(json.dumps(settings))
+    return directory
+
+
+MAKERS = [
+    tiny_tokenizers.gpt2,
+    old_gpt2,
+    old_gpt2_with_added_tokens,
+    tiny_tokenizers.llama,
+    tiny_tokenizers.bert,
+    cased_bert,
+]
+
+
+@pytest.mark.parametrize('make', MAKERS, ids=lambda make: make.__name__)
+def test_ids_texts_and_chats_are_those_of_transformers(make, tmp_path: Path) -> None:
+    ours = load(make(tmp_path / 'published'))
+    ours.save(tmp_path / 'saved')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'saved')
+    assert ours.vocab_size == len(theirs)
+    assert ours.eos_id == (theirs.eos_token_id if theirs.eos_token else theirs.sep_token_id)
+    assert ours.bos_id == (theirs.bos_token_id if theirs.bos_token else theirs.cls_token_id)
+    assert ours.mask_id == theirs.mask_token_id
+    for text in TEXTS:
+        ids = theirs(text).input_ids
+        assert ours.encode_prompt(text).tolist() == ids
+        assert ours.encode(text).tolist() == theirs(text, add_special_tokens=False).input_ids
+        decoded = theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert ours.decode(ids) == decoded
+    for chat in CHATS if ours.chat_template else ():
+        expected = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        assert ours.apply_chat(chat) == expected
+
+
+TEMPLATE = (
+    '{%- for m in messages %}\n  {%- if loop.index > 2 %}{% break %}{% endif %}\n'
+    '{% generation %}{% set x = m.content %}{{ x | tojson(indent=1) }}{% endgeneration %}\n'
+    '{%- endfor %}{{ x }}{{ tools is none }}{{ pad_token }}{{ unk_token }}\n'
+)
+
+
+def test_unusual_templates_are_rendered_alike(tmp_path: Path) -> None:
+    directory = tiny_tokenizers.llama(tmp_path)
+    (directory / 'chat_template.jinja').write_text(TEMPLATE)
+    theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    chat = [{'role': 'user', 'content': text} for text in ('<é>', 'b', 'c')]
+    expected = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert load(directory).apply_chat(chat) == expected
