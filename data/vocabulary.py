@@ -149,14 +149,15 @@ def _add_tokens(
     for key in ('additional_special_tokens', 'extra_special_tokens'):
         more = settings.get(key) or []
         wanted += more.values() if isinstance(more, dict) else more
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    missing = {}
     for token in wanted:
-        known = {added.content for added in backend.get_added_tokens_decoder().values()}
-        if _content(token) not in known:
+        if _content(token) not in known and _content(token) not in missing:
             flags = {'normalized': False, 'special': True}
             if isinstance(token, dict):
                 flags |= {flag: token[flag] for flag in FLAGS if flag in token}
-            added = AddedToken(_content(token), **flags)
-            (backend.add_special_tokens if added.special else backend.add_tokens)([added])
+            missing[_content(token)] = AddedToken(_content(token), **flags)
+    backend.add_tokens(list(missing.values()))  # at once: each call indexes them all anew
 
 
 def _frame_prompts(

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import jax
 
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'sentencepiece', 'ml-collections', 'numpy')
+PACKAGES = (
+    *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'numpy'),
+    *('sentencepiece', 'tokenizers'),
+)
 
 
 def code_version() -> str:

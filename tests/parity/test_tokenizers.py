@@ -40,6 +40,24 @@ def old_gpt2_with_added_tokens(directory: Path) -> Path:
     return directory
 
 
+def qwen(directory: Path) -> Path:
+    """No begin symbol, and tokens beyond the vocabulary, one of which is not special."""
+    tiny_tokenizers.gpt2(directory)
+    (directory / 'config.json').unlink()
+    added = {'<|endoftext|>': True, '<|im_start|>': True, '<|im_end|>': True, '<tool_call>': False}
+    settings = {
+        'tokenizer_class': 'PreTrainedTokenizerFast',
+        **{'bos_token': None, 'eos_token': '<|im_end|>', 'pad_token': '<|endoftext|>'},
+        'chat_template': tiny_tokenizers.CHAT,
+        'added_tokens_decoder': {
+            str(298 + i): {'content': token, 'special': special, 'normalized': False}
+            for i, (token, special) in enumerate(added.items())
+        },
+    }
+    (directory / 'tokenizer_config.json').write_text(json.dumps(settings))
+    return directory
+
+
 def cased_bert(directory: Path) -> Path:
     tiny_tokenizers.bert(directory)
     settings = {'tokenizer_class': 'BertTokenizer', 'do_lower_case': False}
@@ -51,6 +69,7 @@ MAKERS = [
     tiny_tokenizers.gpt2,
     old_gpt2,
     old_gpt2_with_added_tokens,
+    qwen,
     tiny_tokenizers.llama,
     tiny_tokenizers.bert,
     cased_bert,
@@ -64,7 +83,7 @@ def test_ids_texts_and_chats_are_those_of_transformers(make, tmp_path: Path) -> 
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'saved')
     assert ours.vocab_size == len(theirs)
     assert ours.eos_id == (theirs.eos_token_id if theirs.eos_token else theirs.sep_token_id)
-    assert ours.bos_id == (theirs.bos_token_id if theirs.bos_token else theirs.cls_token_id)
+    assert ours.bos_id == (theirs.bos_token_id or theirs.cls_token_id or ours.eos_id)
     assert ours.mask_id == theirs.mask_token_id
     for text in TEXTS:
         ids = theirs(text).input_ids
