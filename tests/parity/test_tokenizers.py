@@ -47,7 +47,9 @@ def qwen(directory: Path) -> Path:
     added = {'<|endoftext|>': True, '<|im_start|>': True, '<|im_end|>': True, '<tool_call>': False}
     settings = {
         'tokenizer_class': 'PreTrainedTokenizerFast',
-        **{'bos_token': None, 'eos_token': '<|im_end|>', 'pad_token': '<|endoftext|>'},
+        'bos_token': None,
+        'eos_token': '<|im_end|>',
+        'pad_token': '<|endoftext|>',
         'chat_template': tiny_tokenizers.CHAT,
         'added_tokens_decoder': {
             str(298 + i): {'content': token, 'special': special, 'normalized': False}
