@@ -41,7 +41,7 @@ def main() -> None:
         opened = run.open_run(name)
         jax.set_mesh(opened.mesh)
         objective = objectives.get(opened.config.objective)
-        meshes.check_batch(opened.mesh, opened.config)
+        opened.config.batch_size = meshes.fitting_batch(opened.mesh, opened.config)
         opened.config.eval_batches = BATCHES.value
         rows = meshes.local_rows(opened.mesh, opened.config.batch_size)
         held_out = loader.load(opened.config, split='eval', rows=rows, tokenizer=opened.tokenizer)

@@ -34,7 +34,7 @@ def train(config, workdir: Path) -> int:
     import jax
 
     import objectives
-    from data import loader
+    from data import loader, manifest
     from model import flops
     from parallel import mesh as meshes
     from parallel import processes
@@ -54,6 +54,7 @@ def train(config, workdir: Path) -> int:
 
     # ---- Data ------------------------------------------------------------------------------------------
     objective = objectives.get(config.objective)
+    manifest.adopt_source(config)
     train_data = loader.load(config, split='train', rows=rows)
     tokenizer = train_data.tokenizer
 
@@ -85,9 +86,6 @@ def train(config, workdir: Path) -> int:
         state = states.create(model, optimizer, abstract, seed=config.seed)
     else:
         start, state, position = resumed
-    if main:
-        experiment.save(config, workdir / 'config.json')
-        tokenizer.save(workdir / 'tokenizer')
     if start == 0:
         log(console.parameter_table(states.describe_parameters(abstract.params, states.boxed_params(model))))
     tokens_per_step = config.batch_size * config.sequence_length
@@ -98,6 +96,9 @@ def train(config, workdir: Path) -> int:
     if start >= config.num_steps:
         log(f'{workdir} is finished: {start} of {config.num_steps} steps are done.', style='green')
         return 0
+    if main:
+        experiment.save(config, workdir / 'config.json')
+        tokenizer.save(workdir / 'tokenizer')
 
     # ---- Loop ------------------------------------------------------------------------------------------
     tracker = tracking.Tracker(workdir, config, step=start, facts=facts) if main else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -28,6 +30,8 @@ AT_LEAST_ONE = (
     'keep_checkpoints',
     'max_skipped_steps',
     'sample_tokens',
+    'tokenizer.sample_bytes',
+    'tokenizer.vocab_size',
     'data.shard_tokens',
     'data.shuffle_bytes',
 )
@@ -47,10 +51,20 @@ SHARES = (
     'label_smoothing',
     'optimizer.b1',
     'optimizer.b2',
-    'optimizer.decay_fraction',
-    'optimizer.final_learning_rate',
     'data.eval_fraction',
 )
+POSITIVE = (
+    'optimizer.learning_rate',
+    'optimizer.eps',
+    'model.norm_epsilon',
+    'model.rope_theta',
+    'model.rope_factor',
+)
+RANGES = {  # both ends included; SentencePiece takes no lower coverage
+    'optimizer.decay_fraction': (0, 1),
+    'optimizer.final_learning_rate': (0, 1),
+    'tokenizer.character_coverage': (0.98, 1),
+}
 
 
 def check(config: ConfigDict) -> None:
@@ -62,6 +76,9 @@ def check(config: ConfigDict) -> None:
     flat = flatten(config)
     for key, choices in CHOICES.items():
         choose(key, flat[key], choices)
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f'{key}={value} must be a finite number.')
     for keys, minimum in ((AT_LEAST_ONE, 1), (NOT_NEGATIVE, 0)):
         for key in keys:
             if flat[key] < minimum:
@@ -69,8 +86,22 @@ def check(config: ConfigDict) -> None:
     for key in SHARES:
         if not 0 <= flat[key] < 1:
             raise UserError(f'{key}={flat[key]} is a share; it must be at least 0 and below 1.')
-    if config.optimizer.learning_rate <= 0:
-        raise UserError(f'optimizer.learning_rate={config.optimizer.learning_rate} must be above 0.')
+    for key in POSITIVE:
+        if flat[key] is not None and flat[key] <= 0:
+            raise UserError(f'{key}={flat[key]} must be above 0.')
+    for key, (lowest, highest) in RANGES.items():
+        if not lowest <= flat[key] <= highest:
+            raise UserError(f'{key}={flat[key]} must be from {lowest} to {highest}.')
+    for key in ('sample_prompts', 'optimizer.weight_decay_exclude'):
+        if not all(isinstance(text, str) for text in flat[key]):
+            raise UserError(f"{key}={flat[key]} must hold texts, such as ('a', 'b').")
+    for pattern in config.optimizer.weight_decay_exclude:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(
+                f'optimizer.weight_decay_exclude: {pattern!r} is no regular expression ({error}).'
+            ) from error
     if config.batch_size % config.grad_accumulation:
         raise UserError(
             f'batch_size={config.batch_size} does not divide into grad_accumulation='

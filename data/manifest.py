@@ -35,6 +35,7 @@ TOKENIZER_KEYS = (
     'tokenizer.sample_bytes',
     'tokenizer.character_coverage',
 )
+CONTENTS = {'config', 'tokenizer', 'sequence_length', 'dtype', 'train', 'eval'}
 SHARD_KEYS = ('sequence_length', 'data.shard_tokens')
 
 
@@ -81,6 +82,8 @@ def read(path: Path) -> dict | None:
         raise UserError(
             f'{path} is damaged ({error}). Remove {path.parent} and run prepare.py again.'
         ) from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is damaged (no JSON object). Remove {path.parent} and run prepare.py again.')
     if content.get('format') != FORMAT:
         raise UserError(
             f'{path} has format {content.get("format")!r}, this version of Lathe reads format {FORMAT}. '
@@ -100,6 +103,19 @@ def load(config: ConfigDict) -> dict:
             f'data.path={config.data.path!r} {state} (there is no manifest.json in it). '
             f'Run prepare.py with the same --config{", which goes on where it stopped" if begun else ""}.'
         )
+    if missing := sorted(CONTENTS - manifest.keys()):
+        raise UserError(
+            f'{directory}/manifest.json is damaged ({", ".join(missing)} missing). Remove {directory} and '
+            'run prepare.py again.'
+        )
     # The text is what the manifest says it is; only what shapes the rows must agree.
     refuse_difference(directory, manifest['config'], select(config, ('sequence_length', *TOKENIZER_KEYS)))
     return manifest
+
+
+def adopt_source(config: ConfigDict) -> None:
+    """Sets the keys that say which text prepared shards hold, so that a run records what it learnt from."""
+    if config.data.mode == 'shards':
+        prepared = load(config)['config']
+        for key in ('source', *(key.removeprefix('data.') for key in READING_KEYS)):
+            config.data[key] = prepared[f'data.{key}']

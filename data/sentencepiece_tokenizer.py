@@ -34,7 +34,7 @@ class SentencePieceTokenizer:
     """
 
     def __init__(self, model: bytes, origin: str = 'the tokenizer'):
-        self._model, self._origin = model, origin
+        self.model, self._origin = model, origin
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, ValueError) as error:
@@ -51,6 +51,10 @@ class SentencePieceTokenizer:
         self.mask_id: int | None = None
         self.chat_template: str | None = None
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
+        if self._processor.piece_to_id(SPACE_SIGN) == self._processor.unk_id():
+            raise UserError(
+                f'{origin} has no piece for a space, so it would change texts; train it with one.'
+            )
         if self.bos_id < 0 or self.eos_id < 0:
             raise UserError(
                 f'{origin} has no symbol for the beginning or the end of a document (bos_id={self.bos_id}, '
@@ -59,7 +63,7 @@ class SentencePieceTokenizer:
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model into `directory`, whole or not at all, in place of another tokenizer's files."""
-        tokenizer_files.write(directory, {tokenizer_files.SENTENCEPIECE: self._model})
+        tokenizer_files.write(directory, {tokenizer_files.SENTENCEPIECE: self.model})
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the int32 ids of `text`, without begin and end symbols; UserError for lone surrogates."""
@@ -169,6 +173,7 @@ def train(
             model_type=kind,
             vocab_size=vocab_size,
             character_coverage=character_coverage,
+            required_chars=SPACE_SIGN,  # else a text without spaces makes a tokenizer without one
             byte_fallback=True,
             normalization_rule_name='identity',
             add_dummy_prefix=False,

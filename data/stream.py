@@ -60,7 +60,7 @@ def _prepared_tokenizer(config: ConfigDict) -> Tokenizer:
     if record is None and config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
     if record:
-        wanted = manifest.select(config, manifest.TOKENIZER_KEYS)
+        wanted = manifest.select(config, ('data.source', *manifest.READING_KEYS, *manifest.TOKENIZER_KEYS))
         manifest.refuse_difference(directory, record['config'], wanted)
     return load_tokenizer(directory / 'tokenizer')
 

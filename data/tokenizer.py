@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from configs.errors import UserError
-from data import tokenizer_files
+from data import sentencepiece_export, tokenizer_files
 from data.fast_tokenizer import FastTokenizer
 from data.sentencepiece_tokenizer import SentencePieceTokenizer
 
@@ -87,3 +87,14 @@ def load(path: str | os.PathLike) -> Tokenizer:
         raise UserError(
             f'no tokenizer at {path} ({error.strerror}). prepare.py with the same --config writes one.'
         ) from error
+
+
+def export(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
+    """Writes a tokenizer into `directory` in a form that transformers loads.
+
+    What was loaded from such files is written as it was; a SentencePiece model as tokenizer.json.
+    """
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        tokenizer_files.write(directory, sentencepiece_export.files(tokenizer.model))
+    else:
+        tokenizer.save(directory)

@@ -26,6 +26,7 @@ def attend(
     segments_BL: jax.Array | None,
     *,
     implementation: str,
+    window: int = 0,
 ) -> jax.Array:
     """Causal self-attention within segments, softmax(q kᵀ / √H) v, in q's dtype.
 
@@ -34,22 +35,29 @@ def attend(
       segments_BL: int32; a position attends only to its own segment, so that padding
         (segment 0) attends to padding and nothing else does. None: all one segment.
       implementation: 'xla', 'cudnn' or 'splash'; shapes that a kernel cannot take go to 'xla'.
+      window: a position sees this many, its own included (Beltagy et al. 2020); 0: all before it.
     """
     if implementation != 'xla' and kernels.fits(implementation, *q_BLNH.shape[:2]):
         kernel = {'cudnn': kernels.cudnn, 'splash': kernels.splash}[implementation]
-        return kernel(q_BLNH, k_BLKH, v_BLKH, segments_BL)
+        return kernel(q_BLNH, k_BLKH, v_BLKH, segments_BL, window=window)
     k_BSKH = constrain(k_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     v_BSKH = constrain(v_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
-    mask_BLS = causal_mask(q_BLNH.shape[1], segments_BL)
+    mask_BLS = causal_mask(q_BLNH.shape[1], segments_BL, window)
     return attend_masked(q_BLNH, k_BSKH, v_BSKH, mask_BLS)
 
 
-def causal_mask(length: int, segments_BL: jax.Array | None) -> jax.Array:
+def causal_mask(length: int, segments_BL: jax.Array | None, window: int = 0) -> jax.Array:
     """Returns booleans [B or 1, L, S]: may this query (L) see this key (S)?"""
-    mask_BLS = jnp.tril(jnp.ones((1, length, length), bool))
+    mask_BLS = sees(jnp.arange(length)[None, :, None], jnp.arange(length), window)
     if segments_BL is not None:
         mask_BLS &= segments_BL[:, :, None] == segments_BL[:, None, :]
     return mask_BLS
+
+
+def sees(query: jax.Array, key: jax.Array, window: int) -> jax.Array:
+    """Is the key's position before or at the query's, and within the window (0: any)? Shapes broadcast."""
+    causal = key <= query
+    return causal & (key > query - window) if window else causal
 
 
 def init_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
@@ -89,7 +97,7 @@ class Attention(nn.Module):
 
         def project(name: str, num_heads: int, axis: str) -> jax.Array:
             features, axes = (num_heads, config.head_dim), ('embed', axis, 'head_dim')
-            y = Linear(features, axes, config.use_bias, name=name)(x_BLD)
+            y = Linear(features, axes, config.qkv_bias, name=name)(x_BLD)
             return constrain(y, 'batch', 'length', f'activation_{axis}', None)
 
         q_BLNH = project('query', config.num_heads, 'heads')
@@ -102,10 +110,18 @@ class Attention(nn.Module):
             q_BLNH, k_BLKH = rotate(q_BLNH, rotation), rotate(k_BLKH, rotation)
 
         if cache is None:
-            y_BLNH = attend(q_BLNH, k_BLKH, v_BLKH, segments_BL, implementation=config.attention)
+            y_BLNH = attend(
+                q_BLNH,
+                k_BLKH,
+                v_BLKH,
+                segments_BL,
+                implementation=config.attention,
+                window=config.sliding_window,
+            )
         else:
             cache = extend(cache, k_BLKH, v_BLKH, positions_BL)
-            mask_BLS = jnp.arange(cache['key'].shape[1]) <= positions_BL[:, :, None]
+            slots_S = jnp.arange(cache['key'].shape[1])
+            mask_BLS = sees(positions_BL[:, :, None], slots_S, config.sliding_window)
             y_BLNH = attend_masked(q_BLNH, cache['key'], cache['value'], mask_BLS)
         y_BLNH = constrain(y_BLNH, 'batch', 'length', 'activation_heads', None)
         axes, stddev = ('heads', 'head_dim', 'embed'), residual_stddev(config)

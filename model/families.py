@@ -13,6 +13,7 @@ from parallel import rules
 NORMS = ('layernorm', 'rmsnorm')
 POSITIONS = ('learned', 'rotary')
 ACTIVATIONS = ('gelu', 'gelu_tanh', 'silu', 'relu')
+ROPE_SCALINGS = ('none', 'linear', 'llama3')
 ATTENTIONS = ('auto', 'xla', 'cudnn', 'splash')
 REMATS = ('none', 'dots', 'full')
 COMPUTE_DTYPES = ('auto', 'float32', 'bfloat16')
@@ -29,7 +30,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
         'norm': 'layernorm',
         'norm_epsilon': 1e-5,
         'position': 'learned',
-        'rope_theta': 10000.0,
         'activation': 'gelu_tanh',
         'gated_mlp': False,
         'use_bias': True,
@@ -41,7 +41,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
         'norm': 'rmsnorm',
         'norm_epsilon': 1e-5,
         'position': 'rotary',
-        'rope_theta': 10000.0,
         'activation': 'silu',
         'gated_mlp': True,
         'use_bias': False,
@@ -68,9 +67,16 @@ class ModelConfig:
     norm_epsilon: float
     position: str
     rope_theta: float
+    rope_scaling: str
+    rope_factor: float
+    rope_low_factor: float
+    rope_high_factor: float
+    rope_original_length: int
+    sliding_window: int
     activation: str
     gated_mlp: bool
     use_bias: bool
+    qkv_bias: bool
     qk_norm: bool
     tie_embeddings: bool
     dropout_rate: float
@@ -112,6 +118,7 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     default('num_kv_heads', keys['num_heads'])
     default('mlp_dim', _mlp_dim(keys['embed_dim'], gated=keys['gated_mlp']))
     default('vocab_size', _round_up(vocab_size, VOCAB_MULTIPLE))
+    default('qkv_bias', keys['use_bias'])
     default('max_length', config.sequence_length)
     keys['compute_dtype'] = _compute_dtype(config.compute_dtype, platform)
     # XLA's CPU back end copies what a scan carries from the forward to the backward pass: a tenth of a
@@ -156,6 +163,7 @@ def _check(config: ModelConfig, *, vocab_size: int, sequence_length: int, platfo
     """Raises UserError for values that are unknown or cannot go together."""
     choose('model.norm', config.norm, NORMS)
     choose('model.position', config.position, POSITIONS)
+    choose('model.rope_scaling', config.rope_scaling, ROPE_SCALINGS)
     choose('model.activation', config.activation, ACTIVATIONS)
     choose('model.attention', config.attention, ATTENTIONS)
     choose('model.remat', config.remat, REMATS)
@@ -167,6 +175,10 @@ def _check(config: ModelConfig, *, vocab_size: int, sequence_length: int, platfo
     if config.position == 'rotary' and config.head_dim % 2:
         raise UserError(
             f'model.head_dim={config.head_dim} is odd, and rotary positions turn pairs; use an even one.'
+        )
+    if config.sliding_window < 0:
+        raise UserError(
+            f'model.sliding_window={config.sliding_window} must be at least 0 (0: all positions).'
         )
     if sequence_length > config.max_length:
         raise UserError(

@@ -26,7 +26,12 @@ def fits(implementation: str, batch_size: int, length: int) -> bool:
 
 
 def cudnn(
-    q_BLNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, segments_BL: jax.Array | None
+    q_BLNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    segments_BL: jax.Array | None,
+    *,
+    window: int = 0,
 ) -> jax.Array:
     """Causal attention within segments by cuDNN; float16 or bfloat16, on GPU only."""
 
@@ -34,7 +39,8 @@ def cudnn(
         length, keys = q_BLNH.shape[1], k_BSKH.shape[1]
         whole = length == keys
         first = 0 if whole else jax.lax.axis_index('context') * length
-        mask_BLS = (first + jnp.arange(length))[:, None] >= jnp.arange(keys)
+        distance_LS = (first + jnp.arange(length))[:, None] - jnp.arange(keys)
+        mask_BLS = (distance_LS >= 0) & (distance_LS < (window or keys))
         mask_BLS &= q_segments_BL[:, :, None] == k_segments_BS[:, None, :]
         # Told that the mask is causal too, cuDNN skips the blocks above the diagonal.
         return jax.nn.dot_product_attention(
@@ -50,6 +56,7 @@ def splash(
     v_BSKH: jax.Array,
     segments_BL: jax.Array | None,
     *,
+    window: int = 0,
     interpret: bool = False,
 ) -> jax.Array:
     """Causal attention within segments by the splash kernel; on TPU, or anywhere with `interpret`."""
@@ -61,8 +68,12 @@ def splash(
     block = next(size for size in (512, 256, 128) if length // length_shards % size == 0)
     names = ('q', 'kv', 'kv_compute', 'q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')
     blocks: dict[str, Any] = {f'block_{name}': block for name in names}
+    if window:
+        mask = splash_attention.LocalMask((length, length), (window - 1, 0), 0)
+    else:
+        mask = splash_attention.CausalMask((length, length))
     kernel = splash_attention.make_splash_mha(
-        splash_attention.MultiHeadMask([splash_attention.CausalMask((length, length))] * num_heads),
+        splash_attention.MultiHeadMask([mask] * num_heads),
         block_sizes=splash_attention.BlockSizes(**blocks),
         head_shards=head_shards,
         q_seq_shards=length_shards,

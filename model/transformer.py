@@ -64,7 +64,7 @@ class Transformer(nn.Module):
             table_PD = self._embedding('position_embedding', config.max_length, 'position')
             x_BLD += lookup(table_PD, positions_BL, None).astype(config.compute_dtype)
         else:
-            turn = rotation(positions_BL, head_dim=config.head_dim, theta=config.rope_theta)
+            turn = rotation(positions_BL, config)
         x_BLD = nn.Dropout(config.dropout_rate, deterministic=deterministic)(x_BLD)
         x_BLD = constrain(x_BLD, 'batch', 'length', 'activation_embed')
 

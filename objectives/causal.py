@@ -22,25 +22,43 @@ def make_batch(rows_RT: np.ndarray, *, tokenizer: Any) -> dict[str, np.ndarray]:
 
     Args:
       rows_RT: int32 ids [B, L + 1].
-      tokenizer: its `bos_id` and `pad_id` are read.
+      tokenizer: its `bos_id`, `eos_id` and `pad_id` are read; they may be one and the same.
 
     Returns:
       tokens_BL, targets_BL, segments_BL, positions_BL (int32) and weights_BL (float32).
     """
-    tokens, targets = rows_RT[:, :-1], rows_RT[:, 1:]
-    starts = tokens == tokenizer.bos_id
+    tokens = rows_RT[:, :-1]
+    real, begins = ~_is_padding(rows_RT, tokenizer), _begins_document(rows_RT, tokenizer)
+    learnt = real[:, :-1] & real[:, 1:] & ~begins[:, 1:]
+    starts = begins[:, :-1]
     starts[:, 0] = True
     index = np.arange(tokens.shape[1], dtype=np.int32)
-    begins = np.maximum.accumulate(np.where(starts, index, 0), axis=1)
-    real = tokens != tokenizer.pad_id
-    learnt = real & (targets != tokenizer.pad_id) & (targets != tokenizer.bos_id)
     return {
         'tokens_BL': tokens,
-        'targets_BL': targets,
+        'targets_BL': rows_RT[:, 1:],
         'weights_BL': learnt.astype(np.float32),
-        'segments_BL': np.cumsum(starts, axis=1, dtype=np.int32) * real,
-        'positions_BL': index - begins,
+        'segments_BL': np.cumsum(starts, axis=1, dtype=np.int32) * real[:, :-1],
+        'positions_BL': index - np.maximum.accumulate(np.where(starts, index, 0), axis=1),
     }
+
+
+def _is_padding(rows_RT: np.ndarray, tokenizer: Any) -> np.ndarray:
+    """Returns booleans [R, T]: pad, or what follows the first of a row's last pads where pad is eos too."""
+    pad = rows_RT == tokenizer.pad_id
+    if tokenizer.pad_id not in (tokenizer.bos_id, tokenizer.eos_id):
+        return pad
+    last = np.logical_and.accumulate(pad[:, ::-1], axis=1)[:, ::-1]
+    last[:, 1:] &= last[:, :-1]
+    last[:, 0] = False
+    return last
+
+
+def _begins_document(rows_RT: np.ndarray, tokenizer: Any) -> np.ndarray:
+    """Returns booleans [R, T]: bos, or the second of two where eos is the same token, as in GPT-2."""
+    bos = rows_RT == tokenizer.bos_id
+    if tokenizer.bos_id == tokenizer.eos_id:
+        bos[:, 1:] &= bos[:, :-1]
+    return bos
 
 
 def loss(

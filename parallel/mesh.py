@@ -57,6 +57,12 @@ def check_batch(mesh: Mesh, config: ConfigDict) -> None:
         )
 
 
+def fitting_batch(mesh: Mesh, config: ConfigDict) -> int:
+    """Returns the batch size rounded up to one that can be cut evenly over the mesh, in its parts."""
+    multiple = mesh.shape['data'] * mesh.shape['fsdp'] * config.grad_accumulation
+    return -(-config.batch_size // multiple) * multiple
+
+
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """Returns the rows of the global batch that this process's devices hold."""
     indices = NamedSharding(mesh, ROW_SPEC).addressable_devices_indices_map((batch_size,))

@@ -26,8 +26,13 @@ def start() -> None:
     names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
     values = [os.environ.get(name) for name in names]
     if all(values):
-        address, count, index = values
-        jax.distributed.initialize(address, int(count), int(index))  # type: ignore[arg-type]
+        address, count, index = map(str, values)
+        if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
+            raise UserError(
+                f'JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index} must be a number of processes and '
+                'one of 0, 1, … below it.'
+            )
+        jax.distributed.initialize(address, int(count), int(index))
     elif any(values):
         missing = ', '.join(name for name, value in zip(names, values, strict=True) if not value)
         raise UserError(

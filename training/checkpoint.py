@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -97,7 +98,8 @@ class Checkpoints:
     def meta(self, step: int) -> dict:
         """Returns the JSON that `save` stored at `step`."""
         with _report_damage(self.directory / str(step)):
-            return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            return _on_every_process(lambda: self._manager.restore(step, args=args))['meta']
 
     def restore(
         self, step: int, abstract: Any, position: jax.ShapeDtypeStruct | None = None
@@ -113,7 +115,8 @@ class Checkpoints:
         if position is not None:
             wanted['position'] = _restore_args({'rows': position})
         with _report_damage(self.directory / str(step)):
-            restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+            args = ocp.args.Composite(**wanted)
+            restored = _on_every_process(lambda: self._manager.restore(step, args=args))
             for name, (_, digest) in describe(restored['state']).items():
                 if digest != saved[name][1]:
                     raise ValueError(
@@ -209,6 +212,25 @@ def _report_damage(where: Path) -> Iterator[None]:
     except Exception as error:  # Orbax and TensorStore raise every kind of exception on bad files.
         reason = ' '.join(str(error).split())[:300]
         raise DamagedCheckpointError(f'{where} is damaged ({type(error).__name__}: {reason})') from error
+
+
+def _on_every_process(read: Callable[[], Any]) -> Any:
+    """Returns what `read` returns, or raises on all processes where it raises on one.
+
+    Otherwise one would go on to an older checkpoint while the rest wait for it at this one.
+    """
+    result, failure = None, None
+    try:
+        result = read()
+    except Exception as error:
+        failure = error
+    if jax.process_count() > 1:
+        succeeded = multihost_utils.process_allgather(np.array(failure is None))
+        if failure is None and not succeeded.all():
+            failure = OSError(f'process {int(np.argmin(succeeded))} could not read its part')
+    if failure is not None:
+        raise failure
+    return result
 
 
 def _disk_error(error: BaseException | None) -> str | None:

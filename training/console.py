@@ -110,9 +110,10 @@ class Pace:
     def line(self, step: int, metrics: dict[str, float]) -> str:
         """Returns the progress line for the metrics of `step`."""
         left = int(metrics['step_seconds'] * (self._num_steps - step))
+        skipped = f' · {metrics["skipped_steps"]:.0f} skipped' if metrics.get('skipped_steps') else ''
         mfu = f' · MFU {metrics["mfu"]:.1%}' if 'mfu' in metrics else ''
         return (
             f'step {step}/{self._num_steps} · loss {metrics["loss"]:.4f} · lr {metrics["learning_rate"]:.2e}'
             f' · {metrics["tokens_per_second"]:,.0f} tokens/s{mfu}'
-            f' · {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left'
+            f'{skipped} · {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left'
         )

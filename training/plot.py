@@ -31,7 +31,8 @@ def draw_loss(metrics_file: Path, picture: Path) -> None:
     axes.set_ylabel('loss (nats per token)')
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(frameon=False)
+    if axes.has_data():
+        axes.legend(frameon=False)
     figure.suptitle(metrics_file.parent.name)
     beside = picture.with_name('loss.tmp.png')
     figure.savefig(beside)

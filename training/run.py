@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ from model import families
 from model.transformer import Transformer
 from parallel import rules
 from parallel.mesh import make_mesh
+from training import pretrained, provenance
 from training.checkpoint import Checkpoints, DamagedCheckpointError
 from training.console import Log
 from training.state import TrainState, boxed_params
@@ -118,16 +120,34 @@ def open_text(directory: Path) -> tuple[ConfigDict, Tokenizer]:
 
 
 def open_run(checkpoint: str) -> Run:
-    """Opens `RUN` (its best checkpoint, or the newest if none was evaluated) or `RUN@STEP`.
+    """Opens a model for use: its parameters alone, cut over all devices where the width divides over them.
 
-    The parameters alone are read, cut over all devices where the width divides over them, else copied to
-    each. Raises UserError when there is no such run or step, or it is damaged.
+    Args:
+      checkpoint: `RUN` (its best checkpoint, or the newest if none was evaluated), `RUN@STEP`, a directory in
+        Hugging Face's format, or its name on the hub, `hf:NAME` or `hf:NAME@REVISION`.
+
+    Raises:
+      UserError: when there is no such thing, or it is damaged, or of a kind that Lathe does not know.
     """
-    name, _, wanted = checkpoint.partition('@')
-    directory = Path(name)
+    published = pretrained.find(checkpoint)
+    return _open_trained(checkpoint) if published is None else _open_published(published)
+
+
+def _open_published(directory: Path) -> Run:
+    config = pretrained.experiment(directory)
+    tokenizer = load_tokenizer(directory)
+    model, mesh, abstract = _abstract_model(config, tokenizer)
+    params = pretrained.load_params(directory, model.config, abstract)
+    return Run(directory, 0, config, {}, tokenizer, model, params, mesh)
+
+
+def _open_trained(checkpoint: str) -> Run:
+    name, _, wanted = (checkpoint, '', '') if Path(checkpoint).is_dir() else checkpoint.rpartition('@')
+    directory = Path(name or checkpoint)
     if not (directory / 'checkpoints').is_dir():
         raise UserError(
-            f'--checkpoint={checkpoint}: {directory} has no checkpoints/; it must be a --workdir of train.py.'
+            f'--checkpoint={checkpoint}: {directory} has no checkpoints/ and no config.json of a published '
+            "model; give a --workdir of train.py, a directory in Hugging Face's format, or hf:NAME."
         )
     checkpoints = Checkpoints(directory / 'checkpoints', read_only=True)
     steps = checkpoints.steps()
@@ -146,17 +166,7 @@ def open_run(checkpoint: str) -> Run:
         if tokenizer.fingerprint != meta['tokenizer_fingerprint']:
             raise UserError(f'{directory}/tokenizer is not the one this model was trained with; restore it.')
         config.model.attention = 'auto'  # what this machine has, not the one it was trained on
-        cut = config.model.embed_dim % jax.device_count() == 0
-        device_mesh = make_mesh(
-            {'data': 1 if cut else -1, 'fsdp': -1 if cut else 1, 'tensor': 1, 'context': 1}
-        )
-        model = build_model(config, tokenizer, device_mesh)
-        boxed = boxed_params(model)
-        abstract = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            nn.unbox(boxed),
-            rules.shardings(boxed, device_mesh),
-        )
+        model, mesh, abstract = _abstract_model(config, tokenizer)
         key = 'ema_params' if config.ema_decay else 'params'
         state, _ = checkpoints.restore(step, {key: abstract})
     except DamagedCheckpointError as error:
@@ -165,4 +175,40 @@ def open_run(checkpoint: str) -> Run:
         raise UserError(f'{error}; {hint}.') from error
     finally:
         checkpoints.close()
-    return Run(directory, step, config, meta, tokenizer, model, state[key], device_mesh)
+    return Run(directory, step, config, meta, tokenizer, model, state[key], mesh)
+
+
+def save_as_run(opened: Run, directory: Path) -> None:
+    """Writes a model as a run of its own, whole or not at all: step, config, tokenizer and parameters."""
+    config = opened.config.copy_and_resolve_references()
+    config.ema_decay = 0.0  # the average, where there was one, is what was opened
+    beside = prepare_directory(pretrained.beside(directory))
+    experiment.save(config, beside / 'config.json')
+    opened.tokenizer.save(beside / 'tokenizer')
+    meta = opened.meta | {
+        'step': opened.step,
+        'config': config.to_dict(),
+        'tokenizer_fingerprint': opened.tokenizer.fingerprint,
+        'origin': str(opened.directory),
+        'code_version': provenance.code_version(),
+        'packages': provenance.package_versions(),
+    }
+    checkpoints = Checkpoints(beside / 'checkpoints')
+    checkpoints.save(opened.step, {'params': opened.params}, jnp.zeros((1, 1), jnp.int32), meta)
+    checkpoints.wait()
+    checkpoints.close()
+    pretrained.move_into_place(beside, directory)
+
+
+def _abstract_model(config: ConfigDict, tokenizer: Tokenizer) -> tuple[Transformer, Mesh, Any]:
+    """Returns the model, a mesh of all devices, and the parameters' shapes and shardings on it."""
+    cut = config.model.embed_dim % jax.device_count() == 0
+    mesh = make_mesh({'data': 1 if cut else -1, 'fsdp': -1 if cut else 1, 'tensor': 1, 'context': 1})
+    model = build_model(config, tokenizer, mesh)
+    boxed = boxed_params(model)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        rules.shardings(boxed, mesh),
+    )
+    return model, mesh, abstract

@@ -63,13 +63,22 @@ class Tracker:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Returns the records of a metrics.jsonl; a last line cut short by a kill is left out."""
+    """Returns the records of a metrics.jsonl; a last line cut short by a kill is left out.
+
+    Raises UserError for any other line that is no record.
+    """
     records = []
-    for line in path.read_text(encoding='utf-8').splitlines():
+    lines = path.read_text(encoding='utf-8').splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
-            break
+            if number == len(lines):
+                break
+            record = None
+        if not isinstance(record, dict) or not isinstance(record.get('step'), int):
+            raise UserError(f'{path}:{number} is no record of metrics; mend the file, or move it away.')
+        records.append(record)
     return records
 
 

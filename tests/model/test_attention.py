@@ -19,12 +19,13 @@ def inputs(batch, length, num_heads, num_kv_heads, head_dim):
     return q, k, v, segments
 
 
-def formula(q_BLNH, k_BSKH, v_BSKH, segments_BL):
+def formula(q_BLNH, k_BSKH, v_BSKH, segments_BL, window=1000):
     """One query at a time, float64."""
     out = np.zeros(q_BLNH.shape)
     group = q_BLNH.shape[2] // k_BSKH.shape[2]
     for b, i, n in np.ndindex(q_BLNH.shape[:3]):
-        seen = np.flatnonzero(segments_BL[b, : i + 1] == segments_BL[b, i])
+        first = max(0, i + 1 - window)
+        seen = first + np.flatnonzero(segments_BL[b, first : i + 1] == segments_BL[b, i])
         keys, values = (x[b, seen, n // group].astype(np.float64) for x in (k_BSKH, v_BSKH))
         weights = np.exp(keys @ q_BLNH[b, i, n] / np.sqrt(q_BLNH.shape[-1]))
         out[b, i, n] = weights @ values / weights.sum()
@@ -38,6 +39,13 @@ def test_attention_equals_the_formula(num_kv_heads):
     np.testing.assert_allclose(out, formula(q, k, v, segments), atol=1e-5)
     whole = attend(q, k, v, None, implementation='xla')
     np.testing.assert_allclose(whole, formula(q, k, v, np.zeros_like(segments)), atol=1e-5)
+
+
+def test_a_window_hides_what_is_farther_back():
+    q, k, v, segments = inputs(2, 13, 4, 2, 6)
+    for window in (1, 4, 13):
+        out = attend(q, k, v, segments, implementation='xla', window=window)
+        np.testing.assert_allclose(out, formula(q, k, v, segments, window), atol=1e-5)
 
 
 def test_large_scores_do_not_overflow():
@@ -57,10 +65,17 @@ def values_and_gradients(function, q, k, v):
     return both(q, k, v)
 
 
-def test_splash_equals_xla_forwards_and_backwards():
+@pytest.mark.parametrize('window', [0, 40])
+def test_splash_equals_xla_forwards_and_backwards(window):
     q, k, v, segments = inputs(2, 256, 4, 2, 16)
-    expected = values_and_gradients(lambda *qkv: attend(*qkv, segments, implementation='xla'), q, k, v)
-    out = values_and_gradients(lambda *qkv: kernels.splash(*qkv, segments, interpret=True), q, k, v)
+
+    def xla(*qkv):
+        return attend(*qkv, segments, implementation='xla', window=window)
+
+    def splash(*qkv):
+        return kernels.splash(*qkv, segments, window=window, interpret=True)
+
+    expected, out = values_and_gradients(xla, q, k, v), values_and_gradients(splash, q, k, v)
     for a, b in zip(out, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)  # values of order 1 to 10, sums of 256
 
@@ -75,8 +90,9 @@ def test_cudnn_is_given_the_causal_mask_within_segments(monkeypatch):
 
     monkeypatch.setattr(jax.nn, 'dot_product_attention', asked)
     q, k, v, segments = inputs(2, 14, 4, 2, 8)
-    out = attend(q, k, v, segments, implementation='cudnn')
-    np.testing.assert_allclose(out, formula(q, k, v, segments), atol=1e-5)
+    for window in (0, 4):
+        out = attend(q, k, v, segments, implementation='cudnn', window=window)
+        np.testing.assert_allclose(out, formula(q, k, v, segments, window or 14), atol=1e-5)
 
 
 def test_shapes_that_a_kernel_cannot_take_go_to_xla():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import erf
 
 from model import layers
-from model.positions import rotate, rotation
+from model.positions import frequencies, rotate, rotation
 
 x = np.random.default_rng(0).normal(2, 3, (4, 5, 16)).astype(np.float32)
 scale, bias = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
@@ -47,12 +49,41 @@ def test_activations_are_their_formulas(name, formula):
     np.testing.assert_allclose(layers.ACTIVATIONS[name](x), formula(x.astype(np.float64)), atol=1e-5)
 
 
+def rotary(**keys):
+    return SimpleNamespace(**{'rope_scaling': 'none', 'rope_factor': 1.0, **keys})
+
+
+def test_long_wavelengths_are_stretched_and_short_ones_kept():
+    plain = frequencies(rotary(head_dim=64, rope_theta=500000.0))
+    linear = frequencies(rotary(head_dim=64, rope_theta=500000.0, rope_scaling='linear', rope_factor=4.0))
+    np.testing.assert_allclose(linear, plain / 4, rtol=1e-6)
+    llama3 = frequencies(
+        rotary(
+            head_dim=64,
+            rope_theta=500000.0,
+            rope_scaling='llama3',
+            rope_factor=8.0,
+            rope_low_factor=1.0,
+            rope_high_factor=4.0,
+            rope_original_length=8192,
+        )
+    )
+    wavelengths = 2 * np.pi / plain
+    short, long = wavelengths < 8192 / 4, wavelengths > 8192
+    np.testing.assert_array_equal(llama3[short], plain[short])
+    np.testing.assert_allclose(llama3[long], plain[long] / 8, rtol=1e-6)
+    between = ~short & ~long
+    assert 0 < between.sum() < 32
+    assert (np.diff(llama3) < 0).all()
+    assert ((plain / 8 < llama3) & (llama3 < plain))[between].all()
+
+
 def test_rotary_scores_depend_on_distance_alone():
     q, k = np.random.default_rng(2).normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
 
     def score(i, j):
         turned = [
-            rotate(jnp.asarray(y), rotation(jnp.array([[p]]), head_dim=8, theta=100.0))
+            rotate(jnp.asarray(y), rotation(jnp.array([[p]]), rotary(head_dim=8, rope_theta=100.0)))
             for y, p in ((q, i), (k, j))
         ]
         return float(jnp.sum(turned[0] * turned[1]))

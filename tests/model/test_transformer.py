@@ -29,6 +29,8 @@ VARIANTS = {
         'position': 'learned',
         'use_bias': True,
     },
+    'qwen2: biases of queries, keys and values alone': {'family': 'llama', 'qkv_bias': True},
+    'mistral: a window': {'family': 'llama', 'sliding_window': 4},
 }
 
 
@@ -57,7 +59,7 @@ def turn(x_LH, theta):
 
 def attention(x_LD, p, config):
     def head(name, n):
-        y = x_LD @ p[name]['kernel'][:, n] + (p[name]['bias'][n] if config.use_bias else 0)
+        y = x_LD @ p[name]['kernel'][:, n] + (p[name]['bias'][n] if config.qkv_bias else 0)
         if config.qk_norm and name != 'value':
             y = normalise(y, p[f'{name}_norm'], config)
         return turn(y, config.rope_theta) if config.position == 'rotary' and name != 'value' else y
@@ -67,8 +69,9 @@ def attention(x_LD, p, config):
         m = n // (config.num_heads // config.num_kv_heads)
         q, k, v = head('query', n), head('key', m), head('value', m)
         for i in range(len(x_LD)):
-            weights = np.exp(q[i] @ k[: i + 1].T / math.sqrt(config.head_dim))
-            y[i] += weights / weights.sum() @ v[: i + 1] @ p['out']['kernel'][n]
+            seen = slice(max(0, i + 1 - config.sliding_window) if config.sliding_window else 0, i + 1)
+            weights = np.exp(q[i] @ k[seen].T / math.sqrt(config.head_dim))
+            y[i] += weights / weights.sum() @ v[seen] @ p['out']['kernel'][n]
     return y
 
 

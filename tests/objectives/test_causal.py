@@ -50,6 +50,31 @@ def test_random_rows_equal_a_walk_along_them():
             position += 1
 
 
+def test_one_token_may_begin_end_and_pad():
+    # GPT-2: a document's last tokens, two whole documents, padding.
+    tokenizer = types.SimpleNamespace(bos_id=5, eos_id=5, pad_id=5)
+    row = np.array([[7, 8, 5, 5, 9, 5, 5, 6, 7, 5, 5, 5]], np.int32)
+    batch = causal.make_batch(row, tokenizer=tokenizer)
+    expected = {
+        'weights_BL': [[1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0]],
+        'segments_BL': [[1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 0]],
+        'positions_BL': [[0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 0]],
+    }
+    for name, value in expected.items():
+        np.testing.assert_array_equal(batch[name][:, :10], np.array(value)[:, :10])
+        if name != 'positions_BL':
+            np.testing.assert_array_equal(batch[name], value)
+
+
+def test_the_end_is_learnt_where_it_pads_too():
+    # LLaMA's tokenizer, which has no padding: begin 1, end and pad 2.
+    tokenizer = types.SimpleNamespace(bos_id=1, eos_id=2, pad_id=2)
+    row = np.array([[1, 8, 2, 1, 9, 2, 2, 2]], np.int32)
+    batch = causal.make_batch(row, tokenizer=tokenizer)
+    np.testing.assert_array_equal(batch['weights_BL'], [[1, 1, 0, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(batch['segments_BL'], [[1, 1, 1, 2, 2, 2, 0]])
+
+
 def test_every_token_after_a_bos_is_learnt_once():
     rows = np.random.default_rng(0).integers(3, 9, (4, 33)).astype(np.int32)
     rows[:, [0, 10, 20]] = 1

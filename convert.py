@@ -1,0 +1,45 @@
+"""Converts models between Lathe's runs and Hugging Face's format, both ways.
+
+  python convert.py --from=gpt2/ --to=runs/gpt2
+  python convert.py --from=runs/quickstart --to=exported/ --format=huggingface
+
+--from takes whatever --checkpoint takes elsewhere: a run (its best checkpoint) or RUN@STEP, a directory in
+Hugging Face's format, or hf:NAME from the hub. What is written is a new directory: a run that every
+command opens, or config.json, safetensors and tokenizer files that transformers loads.
+Commands also read Hugging Face's format directly; a run is for going on from there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from configs import command_line
+
+FROM = flags.DEFINE_string('from', None, 'Run, RUN@STEP, directory or hf:NAME to read.', required=True)
+TO = flags.DEFINE_string('to', None, 'Directory to write; must not exist, or be empty.', required=True)
+FORMAT = flags.DEFINE_enum('format', 'lathe', ('lathe', 'huggingface'), 'What to write.')
+
+
+def main() -> None:
+    """Reads the model, writes it, and says what was written."""
+    import jax
+
+    from parallel import processes
+    from training import pretrained, run
+
+    processes.start()
+    target = pretrained.new_directory(Path(TO.value))
+    opened = run.open_run(FROM.value)
+    jax.set_mesh(opened.mesh)
+    if FORMAT.value == 'huggingface':
+        pretrained.save(target, opened.model.config, opened.params, opened.tokenizer)
+    else:
+        run.save_as_run(opened, target)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(opened.params))
+    print(f'wrote {num_params:,} parameters of {FROM.value} to {target}')
+
+
+if __name__ == '__main__':
+    command_line.run(main, __doc__ or '')
