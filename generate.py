@@ -2,15 +2,18 @@
 
   python generate.py --checkpoint=runs/quickstart --prompt="Once upon a time" --max_length=50
   python generate.py --checkpoint=runs/quickstart@200 --prompts_file=in.jsonl --output=out.jsonl
+  python generate.py --checkpoint=runs/quickstart --prompt="The function" --num_beams=4
 
 --checkpoint takes a run directory (its best checkpoint, or the newest if none was evaluated) or RUN@STEP.
 A prompts file has one {"prompt": …} a line; the output repeats each line with "completions", a list of texts.
 Lengths are in tokens. --max_new_tokens is each prompt's own, --max_length counts from the longest prompt of a
-batch, as in transformers. The same --seed gives the same texts.
+batch, as in transformers. The same --seed gives the same texts. --num_beams above 1 searches instead of
+drawing: --temperature, --top_k and --top_p then have no effect.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -19,6 +22,7 @@ from absl import flags
 
 from configs import command_line
 from configs.errors import UserError
+from model.decoding import Decoding
 
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Run directory, or RUN@STEP.', required=True)
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be given several times.')
@@ -29,7 +33,24 @@ MAX_NEW_TOKENS = flags.DEFINE_integer('max_new_tokens', None, 'Tokens after the 
 TEMPERATURE = flags.DEFINE_float('temperature', 0.8, 'Divides the logits; 0 takes the most probable token.')
 TOP_K = flags.DEFINE_integer('top_k', 50, 'Draw among the k most probable tokens only; 0: all.')
 TOP_P = flags.DEFINE_float('top_p', 1.0, 'Draw among the most probable tokens that sum to p only; 1: all.')
+REPETITION_PENALTY = flags.DEFINE_float(
+    'repetition_penalty', 1.0, 'Above 1, tokens that the prompt or the text already has become less probable.'
+)
+NO_REPEAT_NGRAM_SIZE = flags.DEFINE_integer(
+    'no_repeat_ngram_size', 0, 'No sequence of so many tokens occurs twice, prompt included; 0: any may.'
+)
+MIN_NEW_TOKENS = flags.DEFINE_integer('min_new_tokens', 0, 'A text does not end before.')
+NUM_BEAMS = flags.DEFINE_integer('num_beams', 1, 'Continuations kept side by side in beam search; 1: none.')
+LENGTH_PENALTY = flags.DEFINE_float('length_penalty', 1.0, 'Beams: above 0 favours long texts, below short.')
+EARLY_STOPPING = flags.DEFINE_enum(
+    'early_stopping',
+    'false',
+    ['false', 'true', 'never'],
+    'Beams: stop with num_beams finished (true), or once better are unlikely (false) or impossible (never).',
+)
 NUM_RETURN_SEQUENCES = flags.DEFINE_integer('num_return_sequences', 1, 'Texts per prompt.', lower_bound=1)
+STOP = flags.DEFINE_multi_string('stop', [], 'A text ends with this string; may be given several times.')
+STREAM = flags.DEFINE_bool('stream', False, 'Print the text as it grows; one prompt, no beams.')
 SEED = flags.DEFINE_integer('seed', 0, 'Decides what is drawn.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Texts made at once.', lower_bound=1)
 
@@ -37,6 +58,8 @@ BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Texts made at once.', lower
 def main() -> None:
     """Reads the prompts, continues them batch by batch, and prints or writes the texts."""
     records = read_prompts()
+    check_flags(len(records))
+    decoding = read_decoding()
 
     import jax
 
@@ -47,28 +70,72 @@ def main() -> None:
     opened = run.open_run(CHECKPOINT.value)
     jax.set_mesh(opened.mesh)
     prompts = [sampling.encode_prompt(opened.tokenizer, record['prompt']) for record in records]
-    prompts = [prompt for prompt in prompts for _ in range(NUM_RETURN_SEQUENCES.value)]
+    count = NUM_RETURN_SEQUENCES.value
+    prompts = [prompt for prompt in prompts for _ in range(count // decoding.num_return_sequences)]
+    write = (print_piece if processes.is_main() else len) if STREAM.value else None
     texts: list[str] = []
-    for start in range(0, len(prompts), BATCH_SIZE.value):
-        batch = prompts[start : start + BATCH_SIZE.value]
+    rows = max(1, BATCH_SIZE.value // decoding.num_beams)
+    for start in range(0, len(prompts), rows):
+        batch = prompts[start : start + rows]
+        longest = max(map(len, batch))
         texts += sampling.complete(
             opened.model,
             opened.params,
             opened.tokenizer,
             batch,
-            max_new_tokens=new_tokens(max(map(len, batch)), opened.model.config.max_length),
+            dataclasses.replace(decoding, max_new_tokens=new_tokens(longest, opened.model.config.max_length)),
             key=jax.random.fold_in(jax.random.key(SEED.value), start),
-            temperature=TEMPERATURE.value,
-            top_k=TOP_K.value,
-            top_p=TOP_P.value,
+            stop=STOP.value,
+            write=write,
         )
-    count = NUM_RETURN_SEQUENCES.value
     results = [
         record | {'completions': texts[index * count : (index + 1) * count]}
         for index, record in enumerate(records)
     ]
     if processes.is_main():
         write_results(results)
+
+
+def check_flags(num_prompts: int) -> None:
+    """Raises UserError for flags that cannot go together."""
+    beams, texts = NUM_BEAMS.value, NUM_RETURN_SEQUENCES.value
+    if beams == 1 and texts > 1 and TEMPERATURE.value == 0:
+        raise UserError(
+            f'--num_return_sequences={texts} texts would be the same with --temperature=0; '
+            'raise the temperature, or use --num_beams.'
+        )
+    if STOP.value and beams > 1:
+        raise UserError(f'--stop does not work with --num_beams={beams}; leave one of them out.')
+    if '' in STOP.value:
+        raise UserError('--stop is empty; give it the string that ends a text.')
+    if STREAM.value and (num_prompts > 1 or texts > 1 or beams > 1):
+        raise UserError(
+            f'--stream shows one text as it grows; here are {num_prompts} prompts, '
+            f'--num_return_sequences={texts} and --num_beams={beams}. Leave it out, or make each 1.'
+        )
+    if STREAM.value and OUTPUT.value:
+        raise UserError(f'--stream prints and --output={OUTPUT.value} writes a file; leave one of them out.')
+
+
+def read_decoding() -> Decoding:
+    """Returns how tokens are chosen; the length is still to be set."""
+    return Decoding(
+        min_new_tokens=MIN_NEW_TOKENS.value,
+        temperature=TEMPERATURE.value,
+        top_k=TOP_K.value,
+        top_p=TOP_P.value,
+        repetition_penalty=REPETITION_PENALTY.value,
+        no_repeat_ngram_size=NO_REPEAT_NGRAM_SIZE.value,
+        num_beams=NUM_BEAMS.value,
+        length_penalty=LENGTH_PENALTY.value,
+        early_stopping={'false': False, 'true': True}.get(EARLY_STOPPING.value, 'never'),
+        num_return_sequences=NUM_RETURN_SEQUENCES.value if NUM_BEAMS.value > 1 else 1,
+    )
+
+
+def print_piece(text: str) -> None:
+    """Prints without waiting for the end of a line."""
+    print(text, end='', flush=True)
 
 
 def read_prompts() -> list[dict]:
@@ -116,6 +183,9 @@ def write_results(results: list[dict]) -> None:
         beside.write_text(''.join(lines), encoding='utf-8')
         beside.replace(path)
         print(f'wrote {len(results)} records to {path}', file=sys.stderr)
+        return
+    if STREAM.value:
+        print()  # the text is there already
         return
     texts = [text for result in results for text in result['completions']]
     print('\n\n---\n\n'.join(texts))

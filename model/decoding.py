@@ -1,4 +1,4 @@
-"""How tokens are chosen: the settings of generation, checked once, under the names transformers gives them."""
+"""How tokens are chosen: the settings of generation, checked once, under the names of transformers."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class State(NamedTuple):
 
 def _prefill(
     params: Any, request: Request, model: Transformer, buffer_length: int
-) -> tuple[jax.Array, jax.Array, Cache]:
+) -> tuple[jax.Array, jax.Array, Any]:
     """Returns prompts in their buffer [B, S], the logits that follow them [B, V], and their cache."""
     prompts_BP = jnp.asarray(request.prompts_BP)
     batch_size, prompt_length = prompts_BP.shape
@@ -211,7 +211,8 @@ def _extend(params: Any, request: Request, state: State, until: Number, *, model
 
     def body(state: State) -> State:
         step, token_B, tokens_BS, done_B, cache = state
-        logits_BV, cache = advance(token_B, request.lengths_B + step - 1, cache)
+        positions_B = jnp.asarray(request.lengths_B) + step - 1
+        logits_BV, cache = advance(token_B, positions_B, cache)
         return State(*_emit(request, step, logits_BV, tokens_BS, done_B), cache)
 
     state = state._replace(done_B=state.done_B | request.is_padding_B)

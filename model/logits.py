@@ -16,7 +16,7 @@ import numpy as np
 
 from model.decoding import Decoding
 
-Number = jax.Array | np.generic
+Number = jax.Array | np.int32 | np.float32 | np.bool_
 
 
 @jax.tree_util.register_dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data.tokenizer import Tokenizer
+from model.decoding import Decoding
 from model.generation import generate
 from model.transformer import Transformer
+from training.streaming import TextWatch
 
 
 def complete(
@@ -19,31 +21,40 @@ def complete(
     params: Any,
     tokenizer: Tokenizer,
     prompts: Sequence[np.ndarray],
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
     key: jax.Array,
-    temperature: float,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    stop: Sequence[str] = (),
+    write: Callable[[str], object] | None = None,
 ) -> list[str]:
-    """Returns each prompt (ids from `encode_prompt`) and its continuation as one text."""
+    """Returns each prompt (ids from `encode_prompt`) and its continuation as one text.
+
+    Args:
+      decoding: with beams, each prompt gives num_return_sequences texts in a row.
+      stop: a text ends with the token that completes one of these; not with beams.
+      write: takes the first text piece by piece as it grows; not with beams.
+    """
+    watch = TextWatch(tokenizer.decode, prompts, stop, write) if stop or write else None
     new_tokens = generate(
         model,
         params,
         [prompt.tolist() for prompt in prompts],
-        max_new_tokens=max_new_tokens,
+        decoding,
         key=key,
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
         vocab_size=tokenizer.vocab_size,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
+        watch=watch,
+        watch_every=1 if write else 16,
     )
-    return [
+    prompts = [prompt for prompt in prompts for _ in range(decoding.num_return_sequences)]
+    texts = [
         tokenizer.decode(np.concatenate([prompt, new]))
         for prompt, new in zip(prompts, new_tokens, strict=True)
     ]
+    if watch is not None:
+        watch.finish(texts[0])
+    return texts
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -61,8 +72,10 @@ def sample(model: Transformer, params: Any, tokenizer: Tokenizer, config: Config
         params,
         tokenizer,
         prompts,
-        max_new_tokens=max(1, min(config.sample_tokens, model.config.max_length - longest)),
+        Decoding(
+            max_new_tokens=max(1, min(config.sample_tokens, model.config.max_length - longest)),
+            temperature=0.8,
+            top_k=50,
+        ),
         key=jax.random.fold_in(jax.random.key(config.seed), step),
-        temperature=0.8,
-        top_k=50,
     )

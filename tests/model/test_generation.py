@@ -61,7 +61,9 @@ def test_a_row_depends_on_its_seed_and_not_on_its_batch(tiny):
     together = generate(model, params, PROMPTS, Decoding(LENGTH, top_p=0.9), **KEYS)
     alone = generate(model, params, PROMPTS[:1], Decoding(LENGTH, top_p=0.9), **KEYS)
     again = generate(model, params, PROMPTS, Decoding(LENGTH, top_p=0.9), **KEYS)
-    other = generate(model, params, PROMPTS, Decoding(LENGTH, top_p=0.9), **{**KEYS, 'key': jax.random.key(1)})
+    other = generate(
+        model, params, PROMPTS, Decoding(LENGTH, top_p=0.9), **{**KEYS, 'key': jax.random.key(1)}
+    )
     np.testing.assert_array_equal(together[0], alone[0])
     np.testing.assert_array_equal(together, again)
     assert (together != other).any()
@@ -77,6 +79,22 @@ def test_rows_end_at_eos(tiny):
         kept = ends[0] + 1 if len(ends) else len(row)
         np.testing.assert_array_equal(row[:kept], free_row[:kept])
         assert (row[kept:] == 0).all()
+
+
+def test_watched_rows_end_where_told_and_leave_the_others_alone(tiny):
+    decoding = Decoding(LENGTH, top_k=20)
+    free = generate(*tiny, PROMPTS, decoding, **KEYS)
+    seen = []
+
+    def watch(new):
+        seen.append([len(tokens) for tokens in new])
+        return [None, 3 if len(new[1]) >= 3 else None, None]
+
+    watched = generate(*tiny, PROMPTS, decoding, watch=watch, watch_every=4, **KEYS)
+    np.testing.assert_array_equal(watched[[0, 2]], free[[0, 2]])
+    np.testing.assert_array_equal(watched[1], [*free[1, :3], *[0] * (LENGTH - 3)])
+    assert max(map(max, seen)) <= LENGTH
+    assert seen[0][0] <= 4
 
 
 def test_ids_outside_the_vocabulary_are_never_produced(tiny):
@@ -159,7 +177,8 @@ def test_samples_follow_the_filtered_distribution(temperature, top_k, top_p):
     ],
 )
 def test_impossible_requests_are_refused(tiny, keys, message):
+    def request(prompts=PROMPTS, **keys):
+        generate(*tiny, prompts, Decoding(**{'max_new_tokens': LENGTH, **keys}), **KEYS)
+
     with pytest.raises(UserError, match=message):
-        keys = {'max_new_tokens': LENGTH, **keys}
-        prompts = keys.pop('prompts', PROMPTS)
-        generate(*tiny, prompts, Decoding(**keys), **KEYS)
+        request(**keys)
