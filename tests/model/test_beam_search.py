@@ -124,7 +124,7 @@ def test_an_early_end_is_suppressed_below_min_new_tokens(table):
 
 
 def test_exhausted_beams_are_not_made_up(table):
-    """With no id twice and four ids in the prompt of seven, three can be added at most."""
+    """No id may occur twice: to a prompt of five of the seven ids, three cannot be added."""
     decoding = Decoding(3, num_beams=2, no_repeat_ngram_size=1)
     (texts,) = beams(table, [[6, 1, 5, 4, 3]], decoding, eos_id=-1)
     assert texts == [(PAD,) * 3] * 2
