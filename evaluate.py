@@ -2,10 +2,12 @@
 
   python evaluate.py --checkpoint=runs/quickstart
   python evaluate.py --checkpoint=runs/a,runs/b@500 --output=metrics.json
+  python evaluate.py --checkpoint=gpt2/,runs/a --data='texts/*.txt'
 
---checkpoint takes run directories (their best checkpoint, or the newest if none was evaluated) or RUN@STEP.
-The text is all that was held out when the run's data was prepared. Printed are the loss in nats a token,
-perplexity, and bits per byte, which alone compares models with different tokenizers.
+--checkpoint takes run directories (their best checkpoint, or the newest if none was evaluated), RUN@STEP,
+directories in Hugging Face's format, or hf:NAME from the hub. The text is --data (files, directories,
+globs, as data.source), or all that was held out when the run's data was prepared. Printed are the loss in
+nats a token, perplexity, and bits per byte, which alone compares models with different tokenizers.
 """
 
 from __future__ import annotations
@@ -14,18 +16,24 @@ import json
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from configs import command_line
+from configs.errors import UserError
+from data.files import write_whole
 
 CHECKPOINT = flags.DEFINE_list(
-    'checkpoint', None, 'Run directory, or RUN@STEP; several with commas.', required=True
+    'checkpoint', None, 'Run, RUN@STEP, directory or hf:NAME; several with commas.', required=True
 )
+DATA = flags.DEFINE_string('data', None, 'Text to measure on; default: what the run held out.')
 OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write the metrics to.')
 BATCHES = flags.DEFINE_integer('batches', 0, 'Batches of held-out text; 0: all of it.', lower_bound=0)
 
 
 def main() -> None:
     """Evaluates each checkpoint and prints one row for it."""
+    command_line.check_output('output', OUTPUT.value)
+
     import jax
 
     import objectives
@@ -43,6 +51,7 @@ def main() -> None:
         objective = objectives.get(opened.config.objective)
         opened.config.batch_size = meshes.fitting_batch(opened.mesh, opened.config)
         opened.config.eval_batches = BATCHES.value
+        choose_text(opened.config, name)
         rows = meshes.local_rows(opened.mesh, opened.config.batch_size)
         held_out = loader.load(opened.config, split='eval', rows=rows, tokenizer=opened.tokenizer)
         evaluate = Evaluator(opened.model, objective, opened.config, opened.mesh, held_out, BATCHES.value)
@@ -57,10 +66,17 @@ def main() -> None:
     ]
     console.Log(None)(console.table('Held-out text', ['checkpoint', *columns], rows))
     if OUTPUT.value:
-        path = Path(OUTPUT.value)
-        beside = path.with_name(path.name + '.tmp')
-        beside.write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
-        beside.replace(path)
+        write_whole(Path(OUTPUT.value), (json.dumps(results, indent=2) + '\n').encode())
+
+
+def choose_text(config: ConfigDict, checkpoint: str) -> None:
+    """Sets the text of --data; UserError if there is neither that nor what a run held out."""
+    if DATA.value:
+        config.data.source = DATA.value
+        config.data.mode = 'stream'
+        config.data.eval_fraction = 1.0
+    elif not Path(checkpoint.partition('@')[0], 'checkpoints').is_dir():
+        raise UserError(f'--checkpoint={checkpoint} is a published model; give --data=FILE to measure it on.')
 
 
 if __name__ == '__main__':

@@ -2,41 +2,77 @@
 
   python generate.py --checkpoint=runs/quickstart --prompt="Once upon a time" --max_length=50
   python generate.py --checkpoint=runs/quickstart@200 --prompts_file=in.jsonl --output=out.jsonl
+  python generate.py --checkpoint=gpt2/ --prompt="Once upon a time" --num_beams=4
+  python generate.py --checkpoint=hf:HuggingFaceTB/SmolLM2-135M-Instruct --chat --prompt="What is a prime?"
 
---checkpoint takes a run directory (its best checkpoint, or the newest if none was evaluated) or RUN@STEP.
-A prompts file has one {"prompt": …} a line; the output repeats each line with "completions", a list of texts.
+--checkpoint takes a run directory (its best checkpoint, or the newest if none was evaluated), RUN@STEP, a
+directory in Hugging Face's format, or hf:NAME (hf:NAME@REVISION) from the hub. A prompts file has one
+{"prompt": …} a line; the output repeats each line with "completions", a list of texts.
+
 Lengths are in tokens. --max_new_tokens is each prompt's own, --max_length counts from the longest prompt of a
-batch, as in transformers. The same --seed gives the same texts.
+batch, as in transformers. The same --seed gives the same texts. --num_beams above 1 searches instead of
+drawing: --temperature, --top_k and --top_p then have no effect. Where those are not given, a run draws at
+temperature 0.8 among 50; a published model does what its generation_config.json says, or else takes the
+most probable token, as transformers does.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from configs import command_line
 from configs.errors import UserError
+from data.files import write_whole
+from model.decoding import Decoding
 
-CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Run directory, or RUN@STEP.', required=True)
+CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Run, RUN@STEP, directory or hf:NAME.', required=True)
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be given several times.')
 PROMPTS_FILE = flags.DEFINE_string('prompts_file', None, 'JSON lines, each with a "prompt".')
 OUTPUT = flags.DEFINE_string('output', None, 'File of JSON lines to write; default: print.')
 MAX_LENGTH = flags.DEFINE_integer('max_length', None, 'Tokens in all, the longest prompt included.')
 MAX_NEW_TOKENS = flags.DEFINE_integer('max_new_tokens', None, 'Tokens after the prompt (default: 50).')
-TEMPERATURE = flags.DEFINE_float('temperature', 0.8, 'Divides the logits; 0 takes the most probable token.')
-TOP_K = flags.DEFINE_integer('top_k', 50, 'Draw among the k most probable tokens only; 0: all.')
-TOP_P = flags.DEFINE_float('top_p', 1.0, 'Draw among the most probable tokens that sum to p only; 1: all.')
+TEMPERATURE = flags.DEFINE_float('temperature', None, 'Divides the logits; 0 takes the most probable token.')
+TOP_K = flags.DEFINE_integer('top_k', None, 'Draw among the k most probable tokens only; 0: all.')
+TOP_P = flags.DEFINE_float('top_p', None, 'Draw among the most probable tokens that sum to p only; 1: all.')
+REPETITION_PENALTY = flags.DEFINE_float(
+    'repetition_penalty',
+    None,
+    'Above 1, tokens that the prompt or the text already has become less probable.',
+)
+NO_REPEAT_NGRAM_SIZE = flags.DEFINE_integer(
+    'no_repeat_ngram_size', 0, 'No sequence of so many tokens occurs twice, prompt included; 0: any may.'
+)
+MIN_NEW_TOKENS = flags.DEFINE_integer('min_new_tokens', 0, 'A text does not end before.')
+NUM_BEAMS = flags.DEFINE_integer('num_beams', 1, 'Continuations kept side by side in beam search; 1: none.')
+LENGTH_PENALTY = flags.DEFINE_float('length_penalty', 1.0, 'Beams: above 0 favours long texts, below short.')
+EARLY_STOPPING = flags.DEFINE_enum(
+    'early_stopping',
+    'false',
+    ['false', 'true', 'never'],
+    'Beams: stop with num_beams finished (true), or once better are unlikely (false) or impossible (never).',
+)
 NUM_RETURN_SEQUENCES = flags.DEFINE_integer('num_return_sequences', 1, 'Texts per prompt.', lower_bound=1)
-SEED = flags.DEFINE_integer('seed', 0, 'Decides what is drawn.')
+STOP = flags.DEFINE_multi_string('stop', [], 'A text ends with this string; may be given several times.')
+STREAM = flags.DEFINE_bool('stream', False, 'Print the text as it grows; one prompt, no beams.')
+CHAT = flags.DEFINE_bool(
+    'chat', False, "Prompts are questions, put into the model's chat template; print answers."
+)
+SEED = flags.DEFINE_integer('seed', 0, 'Decides what is drawn.', lower_bound=0, upper_bound=2**32 - 1)
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Texts made at once.', lower_bound=1)
 
 
 def main() -> None:
     """Reads the prompts, continues them batch by batch, and prints or writes the texts."""
     records = read_prompts()
+    check_flags(len(records))
+    command_line.check_output('output', OUTPUT.value)
+    given = read_decoding()
 
     import jax
 
@@ -46,29 +82,80 @@ def main() -> None:
     processes.start()
     opened = run.open_run(CHECKPOINT.value)
     jax.set_mesh(opened.mesh)
-    prompts = [opened.tokenizer.encode_prompt(record['prompt']) for record in records]
-    prompts = [prompt for prompt in prompts for _ in range(NUM_RETURN_SEQUENCES.value)]
+    decoding = dataclasses.replace(opened.decoding, **given)
+    count = NUM_RETURN_SEQUENCES.value
+    if decoding.temperature == 0 and decoding.num_beams == 1 and count > 1:
+        raise UserError(
+            f'--num_return_sequences={count} texts would be the same at temperature 0; '
+            'raise --temperature, or use --num_beams.'
+        )
+    prompts = [
+        sampling.encode_prompt(opened.tokenizer, record['prompt'], chat=CHAT.value) for record in records
+    ]
+    prompts = [prompt for prompt in prompts for _ in range(count // decoding.num_return_sequences)]
+    write = (print_piece if processes.is_main() else len) if STREAM.value else None
     texts: list[str] = []
-    for start in range(0, len(prompts), BATCH_SIZE.value):
-        batch = prompts[start : start + BATCH_SIZE.value]
+    rows = max(1, BATCH_SIZE.value // decoding.num_beams)
+    for start in range(0, len(prompts), rows):
+        batch = prompts[start : start + rows]
+        longest = max(map(len, batch))
         texts += sampling.complete(
             opened.model,
             opened.params,
             opened.tokenizer,
             batch,
-            max_new_tokens=new_tokens(max(map(len, batch)), opened.model.config.max_length),
+            dataclasses.replace(decoding, max_new_tokens=new_tokens(longest, opened.model.config.max_length)),
             key=jax.random.fold_in(jax.random.key(SEED.value), start),
-            temperature=TEMPERATURE.value,
-            top_k=TOP_K.value,
-            top_p=TOP_P.value,
+            stop=STOP.value,
+            write=write,
+            with_prompt=not CHAT.value,
         )
-    count = NUM_RETURN_SEQUENCES.value
     results = [
         record | {'completions': texts[index * count : (index + 1) * count]}
         for index, record in enumerate(records)
     ]
     if processes.is_main():
         write_results(results)
+
+
+def check_flags(num_prompts: int) -> None:
+    """Raises UserError for flags that cannot go together."""
+    beams, texts = NUM_BEAMS.value, NUM_RETURN_SEQUENCES.value
+    if STOP.value and beams > 1:
+        raise UserError(f'--stop does not work with --num_beams={beams}; leave one of them out.')
+    if '' in STOP.value:
+        raise UserError('--stop is empty; give it the string that ends a text.')
+    if STREAM.value and (num_prompts > 1 or texts > 1 or beams > 1):
+        raise UserError(
+            f'--stream shows one text as it grows; here are {num_prompts} prompts, '
+            f'--num_return_sequences={texts} and --num_beams={beams}. Leave it out, or make each 1.'
+        )
+    if STREAM.value and OUTPUT.value:
+        raise UserError(f'--stream prints and --output={OUTPUT.value} writes a file; leave one of them out.')
+
+
+def read_decoding() -> dict[str, Any]:
+    """Returns the settings of Decoding that were given, checked; the length is still to be set."""
+    settings = {
+        'min_new_tokens': MIN_NEW_TOKENS.value,
+        'temperature': TEMPERATURE.value,
+        'top_k': TOP_K.value,
+        'top_p': TOP_P.value,
+        'repetition_penalty': REPETITION_PENALTY.value,
+        'no_repeat_ngram_size': NO_REPEAT_NGRAM_SIZE.value,
+        'num_beams': NUM_BEAMS.value,
+        'length_penalty': LENGTH_PENALTY.value,
+        'early_stopping': {'false': False, 'true': True}.get(EARLY_STOPPING.value, 'never'),
+        'num_return_sequences': NUM_RETURN_SEQUENCES.value if NUM_BEAMS.value > 1 else 1,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    Decoding(**given)
+    return given
+
+
+def print_piece(text: str) -> None:
+    """Prints without waiting for the end of a line."""
+    print(text, end='', flush=True)
 
 
 def read_prompts() -> list[dict]:
@@ -80,6 +167,8 @@ def read_prompts() -> list[dict]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f'--prompts_file={PROMPTS_FILE.value} cannot be read: {error}.') from error
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
@@ -110,12 +199,12 @@ def new_tokens(longest: int, max_length: int) -> int:
 def write_results(results: list[dict]) -> None:
     """Writes JSON lines to --output, beside and then into place, or prints the texts."""
     if OUTPUT.value:
-        path = Path(OUTPUT.value)
-        beside = path.with_name(path.name + '.tmp')
         lines = (json.dumps(result, ensure_ascii=False) + '\n' for result in results)
-        beside.write_text(''.join(lines), encoding='utf-8')
-        beside.replace(path)
-        print(f'wrote {len(results)} records to {path}', file=sys.stderr)
+        write_whole(Path(OUTPUT.value), ''.join(lines).encode())
+        print(f'wrote {len(results)} records to {OUTPUT.value}', file=sys.stderr)
+        return
+    if STREAM.value:
+        print()  # the text is there already
         return
     texts = [text for result in results for text in result['completions']]
     print('\n\n---\n\n'.join(texts))

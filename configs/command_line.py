@@ -97,6 +97,19 @@ def _unknown_key(key: str) -> str:
     return f'config.{key} is not a known key.{hint} All are explained in configs/base.py.'
 
 
+def check_output(name: str, path: str | None) -> None:
+    """Makes the directory of `--NAME=PATH`; UserError if no file can be there, before work is done for it."""
+    if not path:
+        return
+    try:
+        Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
+        possible = not Path(path).is_dir()
+    except OSError:
+        possible = False
+    if not possible:
+        raise UserError(f'--{name}={path} cannot be written: give a file in a directory that may be made.')
+
+
 def flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
     """Returns {'section.key': value} of a nested config."""
     flat = {}

@@ -1,16 +1,16 @@
-"""Text generation with a key/value cache, the whole of it inside one jit.
+"""Text generation with a key/value cache, its loops inside jit.
 
 Prompts stand at the left of a buffer and grow to the right, each row at its own length. Slot s of
 the cache holds position s, and a query sees the slots up to its own position, so what a shorter
 prompt's padding wrote is overwritten before anything sees it.
 
-B batch · P prompt buffer · S cache and token buffer · V vocabulary
+B batch · M beams · P prompt buffer · S cache and token buffer · T new tokens · V vocabulary
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,168 +18,231 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.errors import UserError
-from model.attention import init_cache
+from model import beam_search
+from model.attention import Cache, init_cache
+from model.decoding import Decoding
+from model.logits import Number, Processors, make_processors, mask_vocabulary, process, sample
 from model.transformer import Transformer
 from parallel.rules import constrain
 
 SMALLEST_BUFFER = 32
+
+# Given each row's new tokens so far, up to its eos, returns after how many each ends; None: it goes on.
+Watch = Callable[[list[np.ndarray]], Sequence[int | None]]
 
 
 def generate(
     model: Transformer,
     params: Any,
     prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
     key: jax.Array,
     eos_id: int,
     pad_id: int,
     vocab_size: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    watch: Watch | None = None,
+    watch_every: int = 16,
 ) -> np.ndarray:
-    """Continues prompts, greedily or by sampling.
+    """Continues prompts: greedily, by sampling, or by beam search.
 
     Row r draws from `fold_in(key, r)`, so its text does not depend on the other rows. Batch and
     lengths are rounded up to powers of two: few shapes are ever compiled.
 
     Args:
       prompts: token ids, at least one each.
-      max_new_tokens: a row ends here or after eos.
+      decoding: how tokens are chosen, and how many.
       key: of the random numbers.
-      eos_id, pad_id: ids that end a row and fill what follows.
+      eos_id, pad_id: ids that end a row and fill what follows; eos_id=-1: none ends it.
       vocab_size: ids from it on are never produced, as the model's vocabulary is padded; None: all may be.
-      temperature: divides the logits; 0 takes the most probable token.
-      top_k: only the k most probable tokens may be drawn; 0: all.
-      top_p: only the smallest set of most probable tokens may be drawn whose probabilities, after
-        temperature and top_k, sum to p or more (Holtzman et al. 2020); 1: all.
+      watch: looks at the new tokens every `watch_every`, and may end rows; not with beams.
 
     Returns:
-      New tokens, int32 [len(prompts), max_new_tokens]: eos included, pad_id after it.
+      New tokens, int32 [len(prompts) · num_return_sequences, max_new_tokens]: eos included, pad_id after it.
 
     Raises:
-      UserError: if a value is out of range, or a prompt and its continuation exceed max_length.
+      UserError: if a prompt is empty, or a prompt and its continuation exceed max_length.
     """
-    _check(model, prompts, max_new_tokens, temperature, top_k, top_p)
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    longest, max_length = int(lengths.max()), model.config.max_length
+    _check(model, prompts, decoding)
+    if watch is not None and decoding.num_beams > 1:
+        raise ValueError('Beams cannot be watched: which of them is returned is decided at the end.')
+    longest, max_length = max(map(len, prompts)), model.config.max_length
     rows = _bucket(len(prompts), smallest=1)
-    prompt_length = min(_bucket(longest), max_length)
-    buffer_length = min(_bucket(longest + max_new_tokens), max_length)
-
-    prompts_BP = np.full((rows, prompt_length), pad_id, np.int32)
-    for row, prompt in zip(prompts_BP, prompts, strict=False):
-        row[: len(prompt)] = prompt
-    sampler = Sampler(
-        vocab_size=np.int32(vocab_size or model.config.vocab_size),
-        temperature=np.float32(temperature),
-        top_k=np.int32(top_k or model.config.vocab_size),
-        top_p=np.float32(top_p),
-    )
-    buffer_BS = _decode(
-        params,
+    lengths_B = np.ones(rows, np.int32)
+    prompts_BP = np.full((rows, min(_bucket(longest), max_length)), pad_id, np.int32)
+    for row, prompt in enumerate(prompts):
+        lengths_B[row] = len(prompt)
+        prompts_BP[row, : len(prompt)] = prompt
+    request = Request(
         prompts_BP,
-        np.pad(lengths, (0, rows - len(prompts)), constant_values=1),
-        np.arange(rows) >= len(prompts),
-        key,
-        sampler,
-        np.int32(max_new_tokens),
-        np.int32(eos_id),
-        np.int32(pad_id),
-        model=model,
-        buffer_length=buffer_length,
-        greedy=temperature == 0,
-        filtered=top_k > 0 or top_p < 1,
+        lengths_B,
+        is_padding_B=np.arange(rows) >= len(prompts),
+        key=key,
+        pad_id=np.int32(pad_id),
+        processors=make_processors(decoding, vocab_size=vocab_size or model.config.vocab_size, eos_id=eos_id),
     )
-    columns = lengths[:, None] + np.arange(max_new_tokens)
-    return np.take_along_axis(np.asarray(buffer_BS)[: len(prompts)], columns, axis=1)
+    buffer_length = min(_bucket(longest + decoding.max_new_tokens), max_length)
+    columns_BT = lengths_B[: len(prompts), None] + np.arange(decoding.max_new_tokens)
+
+    if decoding.num_beams > 1:
+        ranking = beam_search.make_ranking(decoding)
+        static = {'model': model, 'buffer_length': buffer_length, 'num_beams': decoding.num_beams}
+        tokens_BMS = np.asarray(_search(params, request, ranking, **static))[: len(prompts)]
+        chosen_BMS = tokens_BMS[:, : decoding.num_return_sequences]
+        new_BMT = np.take_along_axis(chosen_BMS, columns_BT[:, None], axis=2)
+        return new_BMT.reshape(-1, decoding.max_new_tokens)
+
+    state = _begin(params, request, model=model, buffer_length=buffer_length)
+    if watch is None:
+        state = _extend(params, request, state, np.int32(decoding.max_new_tokens), model=model)
+        return np.take_along_axis(np.asarray(state.tokens_BS)[: len(prompts)], columns_BT, axis=1)
+    return _watched(params, request, state, columns_BT, watch, watch_every, model)
 
 
-class Sampler(NamedTuple):
-    """The numbers of `generate`, as arrays: new values do not recompile. top_k is V when off."""
-
-    vocab_size: jax.Array | np.int32
-    temperature: jax.Array | np.float32
-    top_k: jax.Array | np.int32
-    top_p: jax.Array | np.float32
-
-
-@functools.partial(jax.jit, static_argnames=('model', 'buffer_length', 'greedy', 'filtered'))
-def _decode(
+def _watched(
     params: Any,
-    prompts_BP: jax.Array,
-    lengths_B: jax.Array,
-    done_B: jax.Array,
-    key: jax.Array,
-    sampler: Sampler,
-    max_new_tokens: jax.Array,
-    eos_id: jax.Array,
-    pad_id: jax.Array,
+    request: Request,
+    state: State,
+    columns_BT: np.ndarray,
+    watch: Watch,
+    watch_every: int,
+    model: Transformer,
+) -> np.ndarray:
+    """Extends a few tokens at a time and returns the new ones [B, T]; rows end where `watch` says."""
+    num_rows, max_new_tokens = columns_BT.shape
+    ended_B = request.is_padding_B.copy()
+    until = 0
+    while True:
+        until = min(until + watch_every, max_new_tokens)
+        request = request._replace(is_padding_B=ended_B)
+        state = _extend(params, request, state, np.int32(until), model=model)
+        new_BT = np.take_along_axis(np.asarray(state.tokens_BS)[:num_rows], columns_BT, axis=1)
+        texts = [_up_to(row[:until], request.processors.eos_id) for row in new_BT]
+        ends = watch(texts)
+        for row, (text, end) in enumerate(zip(texts, ends, strict=True)):
+            ended_B[row] = end is not None or (len(text) and text[-1] == request.processors.eos_id)
+            new_BT[row, len(text) if end is None else end :] = request.pad_id
+        if until == max_new_tokens or ended_B.all():
+            return new_BT
+
+
+def _up_to(tokens_T: np.ndarray, eos_id: Any) -> np.ndarray:
+    """Returns the tokens up to eos, itself included, or all."""
+    ends = np.flatnonzero(tokens_T == eos_id)
+    return tokens_T[: ends[0] + 1] if len(ends) else tokens_T
+
+
+class Request(NamedTuple):
+    """What stays the same while texts grow."""
+
+    prompts_BP: np.ndarray
+    lengths_B: np.ndarray
+    is_padding_B: np.ndarray  # rows of which nothing is wanted, or nothing more
+    key: jax.Array
+    pad_id: Number
+    processors: Processors
+
+
+class State(NamedTuple):
+    """Texts after `step` new tokens."""
+
+    step: jax.Array
+    token_B: jax.Array
+    tokens_BS: jax.Array
+    done_B: jax.Array
+    cache: Cache
+
+
+def _prefill(
+    params: Any, request: Request, model: Transformer, buffer_length: int
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Returns prompts in their buffer [B, S], the logits that follow them [B, V], and their cache."""
+    prompts_BP = jnp.asarray(request.prompts_BP)
+    batch_size, prompt_length = prompts_BP.shape
+    tokens_BS = jnp.full((batch_size, buffer_length), request.pad_id).at[:, :prompt_length].set(prompts_BP)
+    cache = init_cache(model.config, batch_size, buffer_length)
+    logits_B1V, cache = model.apply(
+        {'params': params}, prompts_BP, cache=cache, logits_at_B=jnp.asarray(request.lengths_B) - 1
+    )
+    return tokens_BS, logits_B1V[:, 0], cache
+
+
+def _make_advance(params: Any, model: Transformer) -> beam_search.Advance:
+    """Returns the function that appends one token a row: (tokens_B, positions_B, cache) → (logits, cache)."""
+
+    def advance(tokens_B, positions_B, cache):
+        logits_B1V, cache = model.apply(
+            {'params': params}, tokens_B[:, None], positions_BL=positions_B[:, None], cache=cache
+        )
+        return logits_B1V[:, 0], cache
+
+    return advance
+
+
+def _emit(request: Request, step: Any, logits_BV: jax.Array, tokens_BS: jax.Array, done_B: jax.Array):
+    """Chooses the tokens that follow from the logits; returns step, token_B, tokens_BS and done_B anew."""
+    rows_B = jnp.arange(len(tokens_BS))
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(request.key, rows_B)
+    keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
+    processors, lengths_B = request.processors, request.lengths_B + step
+    logits_BV = mask_vocabulary(logits_BV, processors.vocab_size)
+    logits_BV = process(logits_BV, tokens_BS, lengths_B, step, processors)
+    token_B = jnp.where(done_B, request.pad_id, sample(logits_BV, keys_B, processors))
+    tokens_BS = tokens_BS.at[rows_B, lengths_B].set(token_B, mode='drop')
+    tokens_BS = constrain(tokens_BS, None, None)  # whole on every process
+    return step + 1, token_B, tokens_BS, done_B | (token_B == processors.eos_id)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'buffer_length'))
+def _begin(params: Any, request: Request, *, model: Transformer, buffer_length: int) -> State:
+    """Reads the prompts and adds a token to each."""
+    tokens_BS, logits_BV, cache = _prefill(params, request, model, buffer_length)
+    done_B = jnp.asarray(request.is_padding_B)
+    return State(*_emit(request, jnp.int32(0), logits_BV, tokens_BS, done_B), cache)
+
+
+@functools.partial(jax.jit, static_argnames=('model',), donate_argnums=2)
+def _extend(params: Any, request: Request, state: State, until: Number, *, model: Transformer) -> State:
+    """Adds tokens until there are `until`, or every row is done."""
+    advance = _make_advance(params, model)
+
+    def unfinished(state: State) -> jax.Array:
+        return (state.step < until) & ~jnp.all(state.done_B)
+
+    def body(state: State) -> State:
+        step, token_B, tokens_BS, done_B, cache = state
+        positions_B = jnp.asarray(request.lengths_B) + step - 1
+        logits_BV, cache = advance(token_B, positions_B, cache)
+        return State(*_emit(request, step, logits_BV, tokens_BS, done_B), cache)
+
+    state = state._replace(done_B=state.done_B | request.is_padding_B)
+    return jax.lax.while_loop(unfinished, body, state)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'buffer_length', 'num_beams'))
+def _search(
+    params: Any,
+    request: Request,
+    ranking: beam_search.Ranking,
     *,
     model: Transformer,
     buffer_length: int,
-    greedy: bool,
-    filtered: bool,
+    num_beams: int,
 ) -> jax.Array:
-    """Returns prompts with their continuations [B, S]."""
-    batch_size, prompt_length = prompts_BP.shape
-    rows_B = jnp.arange(batch_size)
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, rows_B)
-
-    def emit(step, logits_BV, buffer_BS, done_B):
-        """Writes the tokens that follow from the logits; returns them too."""
-        step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        token_B = sample(logits_BV, step_keys_B, sampler, greedy=greedy, filtered=filtered)
-        token_B = jnp.where(done_B, pad_id, token_B)
-        buffer_BS = buffer_BS.at[rows_B, lengths_B + step].set(token_B, mode='drop')
-        return token_B, buffer_BS, done_B | (token_B == eos_id)
-
-    def unfinished(state):
-        step, _, _, done_B, _ = state
-        return (step < max_new_tokens) & ~jnp.all(done_B)
-
-    def advance(state):
-        step, token_B, buffer_BS, done_B, cache = state
-        positions_B1 = (lengths_B + step - 1)[:, None]
-        logits_B1V, cache = model.apply(
-            {'params': params}, token_B[:, None], positions_BL=positions_B1, cache=cache
-        )
-        return step + 1, *emit(step, logits_B1V[:, 0], buffer_BS, done_B), cache
-
-    buffer_BS = jnp.full((batch_size, buffer_length), pad_id).at[:, :prompt_length].set(prompts_BP)
-    cache = init_cache(model.config, batch_size, buffer_length)
-    logits_B1V, cache = model.apply({'params': params}, prompts_BP, cache=cache, logits_at_B=lengths_B - 1)
-    state = (1, *emit(0, logits_B1V[:, 0], buffer_BS, done_B), cache)
-    _, _, buffer_BS, _, _ = jax.lax.while_loop(unfinished, advance, state)
-    return constrain(buffer_BS, None, None)  # whole on every process
-
-
-def sample(
-    logits_BV: jax.Array, keys_B: jax.Array, sampler: Sampler, *, greedy: bool, filtered: bool
-) -> jax.Array:
-    """Draws one id per row, int32 [B], each with its own key.
-
-    Args:
-      greedy: take the most probable id (the lowest of equals) instead.
-      filtered: apply top_k and top_p, which costs a sort of the vocabulary.
-    """
-    ids_V = jnp.arange(logits_BV.shape[1])
-    logits_BV = jnp.where(ids_V < sampler.vocab_size, logits_BV.astype(jnp.float32), -jnp.inf)
-    if greedy:
-        return jnp.argmax(logits_BV, axis=-1)
-    logits_BV /= sampler.temperature
-    draw = jax.vmap(jax.random.categorical)
-    if not filtered:
-        return draw(keys_B, logits_BV)
-
-    order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
-    sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
-    sorted_BV = jnp.where(ids_V < sampler.top_k, sorted_BV, -jnp.inf)
-    probabilities_BV = jax.nn.softmax(sorted_BV, axis=-1)
-    before_BV = jnp.cumsum(probabilities_BV, axis=-1) - probabilities_BV
-    rank_B = draw(keys_B, jnp.where(before_BV < sampler.top_p, sorted_BV, -jnp.inf))
-    return jnp.take_along_axis(order_BV, rank_B[:, None], axis=-1)[:, 0]
+    """Returns each prompt with its continuations, best first [B, M, S]."""
+    tokens_BS, logits_BV, cache = _prefill(params, request, model, buffer_length)
+    tokens_BMS = beam_search.search(
+        _make_advance(params, model),
+        logits_BV,
+        cache,
+        tokens_BS,
+        jnp.asarray(request.lengths_B),
+        ~jnp.asarray(request.is_padding_B),
+        num_beams=num_beams,
+        ranking=ranking,
+        processors=request.processors,
+    )
+    return constrain(tokens_BMS, None, None, None)
 
 
 def _bucket(size: int, smallest: int = SMALLEST_BUFFER) -> int:
@@ -187,28 +250,18 @@ def _bucket(size: int, smallest: int = SMALLEST_BUFFER) -> int:
     return max(smallest, 1 << (size - 1).bit_length())
 
 
-def _check(
-    model: Transformer,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-) -> None:
-    """Raises UserError for values out of range."""
+def _check(model: Transformer, prompts: Sequence[Sequence[int]], decoding: Decoding) -> None:
+    """Raises UserError for prompts that cannot be continued as asked."""
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise UserError('A prompt is empty; give at least one prompt, of at least one token (bos will do).')
-    if max_new_tokens < 1:
-        raise UserError(f'max_new_tokens={max_new_tokens} must be at least 1.')
-    if temperature < 0:
-        raise UserError(f'temperature={temperature} must be at least 0 (0 takes the most probable token).')
-    if top_k < 0:
-        raise UserError(f'top_k={top_k} must be at least 0 (0 leaves all tokens).')
-    if not 0 < top_p <= 1:
-        raise UserError(f'top_p={top_p} is not in (0, 1] (1 leaves all tokens).')
     longest, max_length = max(map(len, prompts)), model.config.max_length
-    if longest + max_new_tokens > max_length:
+    if longest + decoding.max_new_tokens > max_length:
         raise UserError(
-            f'A prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed '
+            f'A prompt of {longest} tokens and max_new_tokens={decoding.max_new_tokens} exceed '
             f'model.max_length={max_length}; shorten one of them.'
+        )
+    if decoding.min_new_tokens > decoding.max_new_tokens:
+        raise UserError(
+            f'min_new_tokens={decoding.min_new_tokens} exceeds max_new_tokens={decoding.max_new_tokens}; '
+            'lower the one or raise the other.'
         )

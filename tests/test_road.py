@@ -129,6 +129,32 @@ def test_generate_is_repeatable_and_prompts_do_not_depend_on_each_other(finished
     assert alone.rstrip('\n') == records[0]['completions'][0].rstrip('\n')
 
 
+def test_generate_streams_stops_and_searches(finished):
+    flags = ['generate.py', f'--checkpoint={finished}', '--prompt=The', '--max_new_tokens=12']
+    whole = run(*flags).stdout
+    assert run(*flags, '--stream').stdout == whole
+    stopped = run(*flags, f'--stop={whole[5:7]}').stdout
+    assert whole.startswith(stopped.removesuffix('\n'))
+    assert whole[5:7] in stopped
+    beams = run(*flags, '--num_beams=3', '--num_return_sequences=2', '--no_repeat_ngram_size=2').stdout
+    assert len(beams.split('\n\n---\n\n')) == 2
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--num_beams=2', '--num_return_sequences=3'], 'num_return_sequences=3 exceeds num_beams=2'),
+        (['--stream', '--num_beams=2'], '--num_beams=2. Leave it out'),
+        (['--stream', '--prompt=b'], '2 prompts'),
+        (['--stop=x', '--num_beams=2'], '--stop does not work'),
+        (['--temperature=0', '--num_return_sequences=2'], 'would be the same'),
+    ],
+)
+def test_generate_refuses_what_cannot_go_together(flags, message):
+    done = run('generate.py', '--checkpoint=none', '--prompt=a', *flags, status=2)
+    assert message in done.stderr
+
+
 @pytest.mark.parametrize('mode', ['shards', 'stream'])
 def test_killed_at_random_moments_a_run_repeats_the_uninterrupted_one(mode, experiment, finished, tmp_path):
     flags = [*experiment, f'--config.data.mode={mode}', '--config.num_steps=40']

@@ -14,6 +14,7 @@ from configs.errors import UserError
 from data.tokenizer import Tokenizer
 from data.tokenizer import export as export_tokenizer
 from model import huggingface, tensor_files
+from model.decoding import Decoding
 from model.families import ModelConfig
 
 HUB = 'hf:'
@@ -71,6 +72,20 @@ def experiment(directory: Path) -> ConfigDict:
     config.model.update(keys)
     config.sequence_length = min(keys['max_length'], LONGEST_SEQUENCE)
     return config
+
+
+def read_decoding(directory: Path) -> Decoding:
+    """Returns what generation_config.json asks for: greedy unless it says `do_sample`, as in transformers."""
+    path = directory / GENERATION
+    values = read_json(path) if path.is_file() else {}
+    if not values.get('do_sample'):
+        return Decoding(temperature=0.0, repetition_penalty=values.get('repetition_penalty') or 1.0)
+    return Decoding(
+        temperature=values.get('temperature') or 1.0,
+        top_k=50 if values.get('top_k') is None else values['top_k'],
+        top_p=values.get('top_p') or 1.0,
+        repetition_penalty=values.get('repetition_penalty') or 1.0,
+    )
 
 
 def load_params(directory: Path, config: ModelConfig, abstract: Any) -> Any:

@@ -20,6 +20,7 @@ from configs.errors import UserError
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
 from model import families
+from model.decoding import Decoding
 from model.transformer import Transformer
 from parallel import rules
 from parallel.mesh import make_mesh
@@ -27,6 +28,8 @@ from training import pretrained, provenance
 from training.checkpoint import Checkpoints, DamagedCheckpointError
 from training.console import Log
 from training.state import TrainState, boxed_params
+
+RUN_DECODING = Decoding(temperature=0.8, top_k=50)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Run:
     model: Transformer
     params: Any  # on `mesh`; the moving average where the run kept one
     mesh: Mesh
+    decoding: Decoding = RUN_DECODING  # where the user says nothing else
 
 
 def build_model(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Transformer:
@@ -138,7 +142,8 @@ def _open_published(directory: Path) -> Run:
     tokenizer = load_tokenizer(directory)
     model, mesh, abstract = _abstract_model(config, tokenizer)
     params = pretrained.load_params(directory, model.config, abstract)
-    return Run(directory, 0, config, {}, tokenizer, model, params, mesh)
+    decoding = pretrained.read_decoding(directory)
+    return Run(directory, 0, config, {}, tokenizer, model, params, mesh, decoding)
 
 
 def _open_trained(checkpoint: str) -> Run:

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from configs import base
 from model import families, kernels
 from model.attention import attend
+from model.decoding import Decoding
 from model.generation import generate
 from model.transformer import Transformer
 from objectives import causal
@@ -84,7 +85,8 @@ def run(family: str, shape: tuple[int, ...]) -> dict:
         batch = jax.device_put(batch, NamedSharding(mesh, rules.partition_spec(('batch', 'length'))))
         value, gradient = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))(params, batch)
         prompts, key = [[5, 6, 7], [8]], jax.random.key(2)
-        text = generate(model, params, prompts, max_new_tokens=4, key=key, eos_id=2, pad_id=0, temperature=0)
+        decoding = Decoding(max_new_tokens=4, temperature=0)
+        text = generate(model, params, prompts, decoding, key=key, eos_id=2, pad_id=0)
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
     return {'loss': float(value), 'gradient': flat.tolist(), 'text': text.tolist()}
 

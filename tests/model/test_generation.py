@@ -9,10 +9,14 @@ import pytest
 
 from configs.errors import UserError
 from model.attention import init_cache
-from model.generation import Sampler, _decode, generate, sample
+from model.decoding import Decoding
+from model.generation import _extend, generate
+from model.logits import make_processors, mask_vocabulary, sample
 
 PROMPTS = [[5, 9, 3], [7, 8, 9, 10, 11, 12, 13], [4]]
-KEYS = {'max_new_tokens': 9, 'key': jax.random.key(0), 'eos_id': 2, 'pad_id': 0}
+LENGTH = 9
+GREEDY = Decoding(LENGTH, temperature=0)
+KEYS = {'key': jax.random.key(0), 'eos_id': 2, 'pad_id': 0}
 
 
 @pytest.fixture(scope='module', params=['gpt2', 'llama'])
@@ -38,11 +42,11 @@ def test_cached_logits_equal_the_full_forward_pass(tiny):
 
 def test_greedy_text_equals_step_by_step_argmax(tiny):
     model, params = tiny
-    out = generate(model, params, PROMPTS, temperature=0, **KEYS)
+    out = generate(model, params, PROMPTS, GREEDY, **KEYS)
     apply = jax.jit(lambda tokens: model.apply({'params': params}, tokens))
     for prompt, row in zip(PROMPTS, out, strict=True):
         text = list(prompt)
-        for _ in range(KEYS['max_new_tokens']):
+        for _ in range(LENGTH):
             padded = np.zeros((1, 24), np.int32)  # what follows cannot be seen
             padded[0, : len(text)] = text
             text.append(int(apply(padded)[0, len(text) - 1].argmax()))
@@ -54,10 +58,12 @@ def test_greedy_text_equals_step_by_step_argmax(tiny):
 
 def test_a_row_depends_on_its_seed_and_not_on_its_batch(tiny):
     model, params = tiny
-    together = generate(model, params, PROMPTS, top_p=0.9, **KEYS)
-    alone = generate(model, params, PROMPTS[:1], top_p=0.9, **KEYS)
-    again = generate(model, params, PROMPTS, top_p=0.9, **KEYS)
-    other = generate(model, params, PROMPTS, top_p=0.9, **{**KEYS, 'key': jax.random.key(1)})
+    together = generate(model, params, PROMPTS, Decoding(LENGTH, top_p=0.9), **KEYS)
+    alone = generate(model, params, PROMPTS[:1], Decoding(LENGTH, top_p=0.9), **KEYS)
+    again = generate(model, params, PROMPTS, Decoding(LENGTH, top_p=0.9), **KEYS)
+    other = generate(
+        model, params, PROMPTS, Decoding(LENGTH, top_p=0.9), **{**KEYS, 'key': jax.random.key(1)}
+    )
     np.testing.assert_array_equal(together[0], alone[0])
     np.testing.assert_array_equal(together, again)
     assert (together != other).any()
@@ -65,9 +71,9 @@ def test_a_row_depends_on_its_seed_and_not_on_its_batch(tiny):
 
 def test_rows_end_at_eos(tiny):
     model, params = tiny
-    free = generate(model, params, PROMPTS, temperature=0, **{**KEYS, 'eos_id': -1})
+    free = generate(model, params, PROMPTS, GREEDY, **{**KEYS, 'eos_id': -1})
     eos_id = int(free[0, 3])
-    ended = generate(model, params, PROMPTS, temperature=0, **{**KEYS, 'eos_id': eos_id})
+    ended = generate(model, params, PROMPTS, GREEDY, **{**KEYS, 'eos_id': eos_id})
     for row, free_row in zip(ended, free, strict=True):
         ends = np.flatnonzero(free_row == eos_id)
         kept = ends[0] + 1 if len(ends) else len(row)
@@ -75,18 +81,34 @@ def test_rows_end_at_eos(tiny):
         assert (row[kept:] == 0).all()
 
 
+def test_watched_rows_end_where_told_and_leave_the_others_alone(tiny):
+    decoding = Decoding(LENGTH, top_k=20)
+    free = generate(*tiny, PROMPTS, decoding, **KEYS)
+    seen = []
+
+    def watch(new):
+        seen.append([len(tokens) for tokens in new])
+        return [None, 3 if len(new[1]) >= 3 else None, None]
+
+    watched = generate(*tiny, PROMPTS, decoding, watch=watch, watch_every=4, **KEYS)
+    np.testing.assert_array_equal(watched[[0, 2]], free[[0, 2]])
+    np.testing.assert_array_equal(watched[1], [*free[1, :3], *[0] * (LENGTH - 3)])
+    assert max(map(max, seen)) <= LENGTH
+    assert seen[0][0] <= 4
+
+
 def test_ids_outside_the_vocabulary_are_never_produced(tiny):
     model, params = tiny
-    out = generate(model, params, PROMPTS, vocab_size=5, temperature=5.0, **KEYS)
+    out = generate(model, params, PROMPTS, Decoding(LENGTH, temperature=5.0), vocab_size=5, **KEYS)
     assert out.max() < 5
 
 
 def test_new_settings_and_lengths_do_not_recompile(tiny):
     model, params = tiny
-    generate(model, params, PROMPTS, temperature=0.5, top_k=3, **KEYS)
-    compiled = _decode._cache_size()
-    generate(model, params, [*PROMPTS, [3, 4]], temperature=0.9, top_k=7, **{**KEYS, 'max_new_tokens': 4})
-    assert _decode._cache_size() == compiled
+    generate(model, params, PROMPTS, Decoding(LENGTH, temperature=0.5, top_k=3), **KEYS)
+    compiled = _extend._cache_size()
+    generate(model, params, [*PROMPTS, [3, 4]], Decoding(4, temperature=0.9, top_k=7), **KEYS)
+    assert _extend._cache_size() == compiled
 
 
 def allowed(probabilities, top_k, top_p):
@@ -124,11 +146,10 @@ def test_samples_follow_the_filtered_distribution(temperature, top_k, top_p):
     expected = np.append(allowed(scaled / scaled.sum(), top_k, top_p), [0, 0])
 
     draws = 20_000
-    sampler = Sampler(np.int32(size), np.float32(temperature), np.int32(top_k or 12), np.float32(top_p))
-    draw = jax.jit(sample, static_argnames=('greedy', 'filtered'))
+    decoding = Decoding(temperature=temperature, top_k=top_k, top_p=top_p)
+    processors = make_processors(decoding, vocab_size=size, eos_id=2)
     keys = jax.random.split(jax.random.key(0), draws)
-    filtered = top_k > 0 or top_p < 1
-    ids = draw(jnp.tile(logits, (draws, 1)), keys, sampler, greedy=False, filtered=filtered)
+    ids = jax.jit(sample)(mask_vocabulary(jnp.tile(logits, (draws, 1)), size), keys, processors)
     observed = np.bincount(ids, minlength=12) / draws
     assert not observed[expected == 0].any()
     # Five standard deviations of a binomial share.
@@ -146,8 +167,18 @@ def test_samples_follow_the_filtered_distribution(temperature, top_k, top_p):
         ({'temperature': -1.0}, 'temperature=-1.0'),
         ({'top_k': -1}, 'top_k=-1'),
         ({'top_p': 0.0}, 'top_p=0.0'),
+        ({'min_new_tokens': 10}, 'min_new_tokens=10 exceeds max_new_tokens=9'),
+        ({'min_new_tokens': -1}, 'min_new_tokens=-1'),
+        ({'repetition_penalty': 0.0}, 'repetition_penalty=0.0'),
+        ({'no_repeat_ngram_size': -2}, 'no_repeat_ngram_size=-2'),
+        ({'num_beams': 0}, 'num_beams=0'),
+        ({'num_beams': 2, 'num_return_sequences': 3}, 'num_return_sequences=3 exceeds num_beams=2'),
+        ({'early_stopping': 'always'}, "early_stopping='always'"),
     ],
 )
 def test_impossible_requests_are_refused(tiny, keys, message):
+    def request(prompts=PROMPTS, **keys):
+        generate(*tiny, prompts, Decoding(**{'max_new_tokens': LENGTH, **keys}), **KEYS)
+
     with pytest.raises(UserError, match=message):
-        generate(*tiny, **{'prompts': PROMPTS, **KEYS, **keys})
+        request(**keys)
