@@ -166,3 +166,15 @@ def test_two_processes_train_as_one_and_resume_as_one(mode, directory, tmp_path)
     finish(directory, start(directory, tmp_path / 'two', 1, *more))
     assert 'continuing from step' in (tmp_path / 'two' / 'log.txt').read_text()
     np.testing.assert_allclose(losses(tmp_path / 'two'), expected, rtol=TOLERANCE)
+
+
+def test_damage_that_only_one_process_sees_is_known_to_all(directory, tmp_path):
+    mesh = ('--config.mesh.data=2', '--config.mesh.fsdp=4')
+    run = tmp_path / 'run'
+    finish(directory, start(directory, run, 2, '--config.num_steps=20', *mesh))
+    theirs = (run / 'checkpoints' / '20' / 'state' / 'ocdbt.process_1' / 'd').iterdir()
+    os.truncate(max(theirs, key=lambda path: path.stat().st_size), 100)
+    finish(directory, start(directory, run, 2, '--config.num_steps=21', *mesh))
+    assert (run / 'damaged' / '20').is_dir()
+    assert 'continuing from step 10' in (directory / 'log-0.txt').read_text()
+    assert len(losses(run)) == 21

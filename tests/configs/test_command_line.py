@@ -56,6 +56,12 @@ def test_an_experiment_cannot_invent_keys():
         ({'data.eval_fraction': 1.5}, 'is a share'),
         ({'data.mode': 'shard'}, "'shards'"),
         ({'profile_steps': (3,)}, 'first, last'),
+        ({'optimizer.learning_rate': float('nan')}, 'learning_rate=nan must be a finite number'),
+        ({'model.norm_epsilon': -1.0}, 'norm_epsilon=-1.0 must be above 0'),
+        ({'tokenizer.character_coverage': 0.5}, 'must be from 0.98 to 1'),
+        ({'tokenizer.sample_bytes': 0}, 'tokenizer.sample_bytes=0 is too small'),
+        ({'sample_prompts': (1,)}, 'must hold texts'),
+        ({'optimizer.weight_decay_exclude': ('(',)}, 'is no regular expression'),
     ],
 )
 def test_impossible_combinations_are_refused(changes, message):
@@ -65,7 +71,7 @@ def test_impossible_combinations_are_refused(changes, message):
         experiment.check(config)
 
 
-@pytest.mark.parametrize('script', ['prepare.py', 'train.py', 'evaluate.py', 'generate.py'])
+@pytest.mark.parametrize('script', ['prepare.py', 'train.py', 'evaluate.py', 'generate.py', 'convert.py'])
 def test_help_teaches_and_imports_nothing_slow(script):
     done = run('-X', 'importtime', script, '--help')
     assert done.returncode == 0

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import loader, sources
+from data import loader, manifest, sources
 from data.preparation import prepare
 from data.tokenizer import load as load_tokenizer
 from tests.data.test_preparation import all_rows
@@ -203,6 +203,11 @@ def change_tokenizer(config: ConfigDict) -> None:
         (lambda config: (Path(config.data.path) / 'manifest.json').unlink(), 'is not finished'),
         (set_config, 'sequence_length was 32 and is now 16'),
         (change_format, 'format 99'),
+        (lambda config: (Path(config.data.path) / 'manifest.json').write_text('[1]'), 'is damaged'),
+        (
+            lambda config: (Path(config.data.path) / 'manifest.json').write_text('{"format": 1}'),
+            'is damaged .config, dtype',
+        ),
         (change_tokenizer, 'another tokenizer'),
     ],
 )
@@ -236,6 +241,22 @@ def test_streams_need_the_tokenizer_that_the_config_describes(config: ConfigDict
     config.tokenizer.vocab_size = 350
     with pytest.raises(UserError, match=r'tokenizer\.vocab_size was 360 and is now 350'):
         loader.load(config, split='train')
+
+
+def test_streams_refuse_another_text_than_the_tokenizers(config: ConfigDict, tmp_path: Path) -> None:
+    config.data.mode = 'stream'
+    prepare(config)
+    config.data.source = 'builtin:python-docs'
+    with pytest.raises(UserError, match=r'data\.source was .* and is now .builtin:python-docs'):
+        loader.load(config, split='train')
+
+
+def test_a_run_records_the_text_that_its_shards_hold(config: ConfigDict) -> None:
+    prepare(config)
+    source = config.data.source
+    config.data.source = 'builtin:python-docs'
+    manifest.adopt_source(config)
+    assert config.data.source == source
 
 
 def test_errors_of_the_thread_reach_the_reader_and_closing_stops_it(config: ConfigDict) -> None:

@@ -97,6 +97,15 @@ def test_training_is_repeatable_and_control_ids_stand_for_no_bytes(
     assert again.decode([1, *again.encode('fox').tolist(), 2, 0, 5000]) == 'fox'
 
 
+@pytest.mark.parametrize('kind', ['bpe', 'unigram'])
+def test_a_text_without_spaces_makes_a_tokenizer_with_them(kind: str) -> None:
+    tokenizer = train(['语言模型学习文字。敏捷的狐狸跳过懒狗。\n'] * 20, kind=kind, vocab_size=275)
+    for text in ('def f(x): return x', '你好 世界', '  ', 'a\u2581 b'):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.token_bytes()[ids].sum() == len(text.encode())
+
+
 def test_same_text_gives_the_same_model() -> None:
     first, second = (train(TEXT, kind='unigram', vocab_size=296).fingerprint for _ in range(2))
     assert first == second

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from configs import base
+from configs.errors import UserError
 from training.plot import draw_loss
 from training.tracking import Tracker, read_metrics
 
@@ -29,6 +30,15 @@ def test_resuming_drops_the_steps_that_will_be_made_again(tmp_path):
     records = read_metrics(tmp_path / 'metrics.jsonl')
     assert [record['step'] for record in records] == [1, 2, 3, 4, 5, 6]
     assert records[4] == {'step': 5, 'loss': 0.2}
+
+
+@pytest.mark.parametrize('line', ['[1, 2]', '{"loss": 1.0}', '{"step": 2, "lo'])
+def test_a_line_that_is_no_record_is_named_and_nothing_lost(tmp_path, line):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(UserError, match=r'metrics.jsonl:2 is no record'):
+        Tracker(tmp_path, config(), step=1, facts={})
+    assert len(path.read_text().splitlines()) == 3
 
 
 def test_tensorboard_files_hold_the_metrics(tmp_path):
