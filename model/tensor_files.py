@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,24 @@ from model.huggingface import BASE_PREFIX, BUFFERS, TENSORS, Tensor
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 SHARD_BYTES = 5 << 30  # of the files that `save` writes
 OUTPUT_TABLE, INPUT_TABLES = 'lm_head.weight', ('wte.weight', 'embed_tokens.weight')
+
+
+class Tensors(Protocol):
+    """Tensors under Hugging Face's names, wherever they lie."""
+
+    directory: Path
+
+    def names(self) -> set[str]:
+        """Returns the names of all tensors."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns a tensor's shape without reading it."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a tensor, of any float dtype."""
+        ...
 
 
 class TensorFiles:
@@ -75,7 +93,7 @@ class TensorFiles:
         return self._files[self._file_of[name]].get_tensor(name)
 
 
-def load(files: TensorFiles, abstract: Any, *, family: str, tied: bool) -> Any:
+def load(files: Tensors, abstract: Any, *, family: str, tied: bool) -> Any:
     """Reads parameters from `files` straight into the shardings of `abstract`, float32.
 
     Args:
@@ -105,7 +123,7 @@ def _names(leaf: jax.ShapeDtypeStruct, tensor: Tensor) -> list[str]:
     return [tensor.name.format(layer) for layer in range(leaf.shape[0])] if tensor.stacked else [tensor.name]
 
 
-def _check(files: TensorFiles, wanted: list[tuple[jax.ShapeDtypeStruct, Tensor]], *, tied: bool) -> None:
+def _check(files: Tensors, wanted: list[tuple[jax.ShapeDtypeStruct, Tensor]], *, tied: bool) -> None:
     """Raises UserError that lists what is missing, left over or misshapen."""
     shapes = {
         name: tensor.shape(leaf.shape[1:] if tensor.stacked else leaf.shape)
@@ -137,7 +155,7 @@ def _check(files: TensorFiles, wanted: list[tuple[jax.ShapeDtypeStruct, Tensor]]
         raise UserError(f'{files.directory}: the tensors do not fit config.json; {"; ".join(shown)}.')
 
 
-def _load_one(files: TensorFiles, leaf: jax.ShapeDtypeStruct, tensor: Tensor) -> jax.Array:
+def _load_one(files: Tensors, leaf: jax.ShapeDtypeStruct, tensor: Tensor) -> jax.Array:
     if not tensor.stacked:
         return _place(tensor.to_ours(files.read(tensor.name), leaf.shape), leaf.sharding)
     piece_sharding = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))

@@ -6,7 +6,6 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 # Dense bfloat16 FLOP/s of one device as JAX counts them, matched against the start of `device_kind`.
 # Sources: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e system pages); NVIDIA datasheets of A100, H100 (SXM
@@ -46,8 +45,9 @@ def measured_matmul_flops(dtype: str, size: int = 1536, repeats: int = 20) -> fl
 
     Simulated devices share the cores of one, so its peak is that of all.
     """
-    x = jax.device_put(np.ones((size, size), dtype), jax.local_devices()[0])
-    product = jax.jit(jnp.matmul).lower(x, x).compile()
+    with jax.set_mesh(jax.make_mesh((1,), ('device',), devices=jax.local_devices()[:1])):
+        x = jnp.ones((size, size), dtype)
+        product = jax.jit(jnp.matmul).lower(x, x).compile()
     product(x, x).block_until_ready()
     seconds = []
     for _ in range(repeats):

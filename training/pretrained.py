@@ -1,7 +1,8 @@
-"""Published models: a directory in Hugging Face's format, or its name on the hub, opened and written."""
+"""Published models: a directory in Hugging Face's format, its name on the hub, or a GGUF file."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,31 +12,56 @@ from ml_collections import ConfigDict
 
 from configs import base
 from configs.errors import UserError
+from data.fast_tokenizer import FastTokenizer
 from data.tokenizer import Tokenizer
 from data.tokenizer import export as export_tokenizer
+from data.tokenizer import load as load_tokenizer
 from model import huggingface, tensor_files
 from model.decoding import Decoding
 from model.families import ModelConfig
+from model.tensor_files import TensorFiles, Tensors
 
-HUB = 'hf:'
+HUB, GGUF = 'hf:', '.gguf'
 CONFIG, GENERATION = 'config.json', 'generation_config.json'
 NEEDED = ['*.json', '*.safetensors', '*.model', '*.txt', '*.jinja']  # of a repository; never pickles
 LONGEST_SEQUENCE = 1024  # of evaluation and fine-tuning, unless the experiment says otherwise
 
 
-def find(checkpoint: str) -> Path | None:
-    """Returns the directory of a published model, downloaded if it is `hf:NAME` or `hf:NAME@REVISION`.
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A published model that has been opened, but not read."""
 
-    None when `checkpoint` is something else, such as a run. UserError when the hub does not have it.
+    path: Path
+    values: dict[str, Any]  # what config.json says
+    files: Tensors
+    tokenizer: Tokenizer
+    decoding: Decoding  # where the user says nothing else
+
+
+def find(checkpoint: str) -> Published | None:
+    """Opens a directory in Hugging Face's format, `hf:NAME` or `hf:NAME@REVISION` from the hub, or FILE.gguf.
+
+    Returns None when `checkpoint` is something else, such as a run. Raises UserError when it is not there,
+    broken, or of a kind that is not known.
     """
-    if checkpoint.startswith(HUB):
-        return _download(checkpoint.removeprefix(HUB))
-    directory = Path(checkpoint)
-    return (
-        directory
-        if (directory / CONFIG).is_file() and 'model_type' in read_json(directory / CONFIG)
-        else None
-    )
+    path = _download(checkpoint.removeprefix(HUB)) if checkpoint.startswith(HUB) else Path(checkpoint)
+    if path.suffix == GGUF and path.is_file():
+        return _open_gguf(path)
+    if not (path / CONFIG).is_file() or 'model_type' not in (values := read_json(path / CONFIG)):
+        return None
+    huggingface.model_keys(values, str(path / CONFIG))  # an architecture that is not known goes first
+    return Published(path, values, TensorFiles(path), load_tokenizer(path), _read_decoding(path))
+
+
+def _open_gguf(path: Path) -> Published:
+    # Imported here: nothing else needs the library.
+    from data import gguf_tokenizer
+    from model import gguf_files
+
+    reader = gguf_files.open_reader(path)
+    files = gguf_files.GGUFFiles(reader, path)
+    tokenizer = FastTokenizer(gguf_tokenizer.files(reader, str(path)), str(path))
+    return Published(path, files.config_json(), files, tokenizer, Decoding(temperature=0.0))
 
 
 def _download(name: str) -> Path:
@@ -65,16 +91,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def experiment(directory: Path) -> ConfigDict:
-    """Returns the default experiment with the model of a published directory."""
-    keys = huggingface.model_keys(read_json(directory / CONFIG), str(directory / CONFIG))
+def experiment(published: Published) -> ConfigDict:
+    """Returns the default experiment with a published model."""
+    keys = huggingface.model_keys(published.values, str(published.path))
     config = base.get_config()
     config.model.update(keys)
     config.sequence_length = min(keys['max_length'], LONGEST_SEQUENCE)
     return config
 
 
-def read_decoding(directory: Path) -> Decoding:
+def _read_decoding(directory: Path) -> Decoding:
     """Returns what generation_config.json asks for: greedy unless it says `do_sample`, as in transformers."""
     path = directory / GENERATION
     values = read_json(path) if path.is_file() else {}
@@ -88,10 +114,9 @@ def read_decoding(directory: Path) -> Decoding:
     )
 
 
-def load_params(directory: Path, config: ModelConfig, abstract: Any) -> Any:
+def load_params(published: Published, config: ModelConfig, abstract: Any) -> Any:
     """Returns the parameters, float32, in the shardings of `abstract`."""
-    files = tensor_files.TensorFiles(directory)
-    return tensor_files.load(files, abstract, family=config.family, tied=config.tie_embeddings)
+    return tensor_files.load(published.files, abstract, family=config.family, tied=config.tie_embeddings)
 
 
 def new_directory(directory: Path) -> Path:

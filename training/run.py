@@ -27,6 +27,7 @@ from parallel.mesh import make_mesh
 from training import pretrained, provenance
 from training.checkpoint import Checkpoints, DamagedCheckpointError
 from training.console import Log
+from training.pretrained import Published
 from training.state import TrainState, boxed_params
 
 RUN_DECODING = Decoding(temperature=0.8, top_k=50)
@@ -128,7 +129,7 @@ def open_run(checkpoint: str) -> Run:
 
     Args:
       checkpoint: `RUN` (its best checkpoint, or the newest if none was evaluated), `RUN@STEP`, a directory in
-        Hugging Face's format, or its name on the hub, `hf:NAME` or `hf:NAME@REVISION`.
+        Hugging Face's format, its name on the hub, `hf:NAME` or `hf:NAME@REVISION`, or a GGUF file.
 
     Raises:
       UserError: when there is no such thing, or it is damaged, or of a kind that Lathe does not know.
@@ -137,13 +138,11 @@ def open_run(checkpoint: str) -> Run:
     return _open_trained(checkpoint) if published is None else _open_published(published)
 
 
-def _open_published(directory: Path) -> Run:
-    config = pretrained.experiment(directory)
-    tokenizer = load_tokenizer(directory)
-    model, mesh, abstract = _abstract_model(config, tokenizer)
-    params = pretrained.load_params(directory, model.config, abstract)
-    decoding = pretrained.read_decoding(directory)
-    return Run(directory, 0, config, {}, tokenizer, model, params, mesh, decoding)
+def _open_published(published: Published) -> Run:
+    config = pretrained.experiment(published)
+    model, mesh, abstract = _abstract_model(config, published.tokenizer)
+    params = pretrained.load_params(published, model.config, abstract)
+    return Run(published.path, 0, config, {}, published.tokenizer, model, params, mesh, published.decoding)
 
 
 def _open_trained(checkpoint: str) -> Run:
@@ -152,7 +151,7 @@ def _open_trained(checkpoint: str) -> Run:
     if not (directory / 'checkpoints').is_dir():
         raise UserError(
             f'--checkpoint={checkpoint}: {directory} has no checkpoints/ and no config.json of a published '
-            "model; give a --workdir of train.py, a directory in Hugging Face's format, or hf:NAME."
+            "model; give a --workdir of train.py, a directory in Hugging Face's format, FILE.gguf or hf:NAME."
         )
     checkpoints = Checkpoints(directory / 'checkpoints', read_only=True)
     steps = checkpoints.steps()

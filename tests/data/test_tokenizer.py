@@ -99,7 +99,7 @@ def test_training_is_repeatable_and_control_ids_stand_for_no_bytes(
 
 @pytest.mark.parametrize('kind', ['bpe', 'unigram'])
 def test_a_text_without_spaces_makes_a_tokenizer_with_them(kind: str) -> None:
-    tokenizer = train(['语言模型学习文字。敏捷的狐狸跳过懒狗。\n'] * 20, kind=kind, vocab_size=275)
+    tokenizer = train(['语言模型学习文字。敏捷的狐狸跳过懒狗。\n'] * 20, kind=kind, vocab_size=279)
     for text in ('def f(x): return x', '你好 世界', '  ', 'a\u2581 b'):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text

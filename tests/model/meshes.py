@@ -79,7 +79,7 @@ def run(family: str, shape: tuple[int, ...]) -> dict:
 
     shardings = rules.shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
     rows = np.random.default_rng(0).integers(0, 100, (8, 17)).astype(np.int32)
-    batch = causal.make_batch(rows, tokenizer=types.SimpleNamespace(bos_id=1, pad_id=0))
+    batch = causal.make_batch(rows, tokenizer=types.SimpleNamespace(bos_id=1, eos_id=2, pad_id=0))
     with jax.set_mesh(mesh):
         params = jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(jax.random.key(0))
         batch = jax.device_put(batch, NamedSharding(mesh, rules.partition_spec(('batch', 'length'))))

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from configs import base
 from configs.errors import UserError
 from model import families, huggingface, tensor_files
+from model.decoding import Decoding
 from model.generation import generate
 from model.transformer import Transformer
 from parallel import rules
@@ -72,11 +73,10 @@ def test_greedy_text_is_that_of_transformers(name):
         model,
         params,
         [expected['tokens'][0, :8].tolist()],
-        max_new_tokens=24,
+        Decoding(max_new_tokens=24, temperature=0),
         key=jax.random.key(0),
         eos_id=-1,
         pad_id=0,
-        temperature=0,
     )
     np.testing.assert_array_equal(greedy[0], expected['greedy'])
 

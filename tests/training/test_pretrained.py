@@ -82,19 +82,20 @@ def test_a_name_on_the_hub_is_found_in_its_cache(published, tmp_path, monkeypatc
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     for name in ('hf:openai-community/gpt2', f'hf:openai-community/gpt2@{revision}'):
-        directory = pretrained.find(name)
-        assert directory is not None
-        assert directory.name == revision
+        found = pretrained.find(name)
+        assert found is not None
+        assert found.path.name == revision
     with pytest.raises(UserError, match=r'hf:openai-community/gpt3 could not be fetched'):
         pretrained.find('hf:openai-community/gpt3')
 
 
-def test_generation_follows_the_models_own_settings(tmp_path):
-    shutil.copy(REFERENCES / 'gpt2' / 'config.json', tmp_path)
-    assert pretrained.read_decoding(tmp_path) == Decoding(temperature=0.0)
+def test_generation_follows_the_models_own_settings(published, tmp_path):
+    directory = Path(shutil.copytree(published, tmp_path / 'gpt2'))
+    assert pretrained.find(str(directory)).decoding == Decoding(temperature=0.0)
     settings = {'do_sample': True, 'temperature': 0.6, 'top_p': 0.9}
-    (tmp_path / 'generation_config.json').write_text(json.dumps(settings))
-    assert pretrained.read_decoding(tmp_path) == Decoding(temperature=0.6, top_k=50, top_p=0.9)
+    (directory / 'generation_config.json').write_text(json.dumps(settings))
+    expected = Decoding(temperature=0.6, top_k=50, top_p=0.9)
+    assert pretrained.find(str(directory)).decoding == expected
 
 
 def test_a_tokenizer_with_more_ids_than_the_table_is_refused(published, tmp_path):
