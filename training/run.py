@@ -6,11 +6,13 @@ RUN/config.json  metrics.jsonl  loss.png  log.txt  tokenizer/  samples/  checkpo
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,6 +23,7 @@ from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
 from model import families
 from model.decoding import Decoding
+from model.generation import generate
 from model.transformer import Transformer
 from parallel import rules
 from parallel.mesh import make_mesh
@@ -46,6 +49,42 @@ class Run:
     params: Any  # on `mesh`; the moving average where the run kept one
     mesh: Mesh
     decoding: Decoding = RUN_DECODING  # where the user says nothing else
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_length: int = 50, seed: int = 0, **settings: Any
+    ) -> list[np.ndarray]:
+        """Continues prompts of ids.
+
+        Args:
+          prompts: ids of at least one token each, as `tokenizer.encode_prompt` gives them.
+          max_length: tokens in all, counted from the longest prompt, as in transformers.
+          seed: decides what is drawn.
+          **settings: of `model.decoding.Decoding`, in place of the model's own.
+
+        Returns:
+          int32 ids of each prompt and its continuation, without what fills up shorter ones.
+        """
+        decoding = dataclasses.replace(self.decoding, **settings)
+        if 'max_new_tokens' not in settings:
+            left = max_length - max(map(len, prompts))
+            decoding = dataclasses.replace(decoding, max_new_tokens=left)
+        new = generate(
+            self.model,
+            self.params,
+            prompts,
+            decoding,
+            key=jax.random.key(seed),
+            eos_id=self.tokenizer.eos_id,
+            pad_id=self.tokenizer.pad_id,
+            vocab_size=self.tokenizer.vocab_size,
+        )
+        ends = (new == self.tokenizer.eos_id).argmax(axis=1) + 1
+        lengths = np.where((new == self.tokenizer.eos_id).any(axis=1), ends, new.shape[1])
+        count = decoding.num_return_sequences
+        return [
+            np.concatenate([prompts[row // count], new[row, :length]]).astype(np.int32)
+            for row, length in enumerate(lengths)
+        ]
 
 
 def build_model(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Transformer:

@@ -72,6 +72,17 @@ def test_a_model_goes_to_a_run_and_back_unchanged(published, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['back', 'run']
 
 
+def test_five_lines_of_python(published):
+    opened = run.open_run(str(published))
+    ids = opened.tokenizer.encode_prompt('the quick')
+    (made,) = opened.generate([ids], max_length=len(ids) + 12)
+    assert len(made) == len(ids) + 12
+    assert opened.tokenizer.decode(made) == texts(opened)[0]
+    beams = opened.generate([ids, ids[:1]], max_new_tokens=5, num_beams=3, num_return_sequences=2)
+    assert [row[: len(ids)].tolist() for row in beams[:2]] == [ids.tolist()] * 2
+    assert [row[:1].tolist() for row in beams[2:]] == [ids[:1].tolist()] * 2
+
+
 def test_a_name_on_the_hub_is_found_in_its_cache(published, tmp_path, monkeypatch):
     # The layout of huggingface_hub's cache, as a download of gpt2 at this revision leaves it.
     revision = '607a30d783dfa663caf39e06633721c8d4cfcd7e'
