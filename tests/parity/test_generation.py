@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from model.decoding import Decoding
-from model.families import ModelConfig
 from model.generation import generate
-from model.transformer import Transformer
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
+
+from tests.model.test_huggingface import open_model  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -38,76 +38,20 @@ def reference():
 
 
 @pytest.fixture(scope='module')
-def model():
-    return Transformer(
-        ModelConfig(
-            family='gpt2',
-            num_layers=LAYERS,
-            embed_dim=WIDTH,
-            num_heads=HEADS,
-            num_kv_heads=HEADS,
-            head_dim=WIDTH // HEADS,
-            mlp_dim=4 * WIDTH,
-            vocab_size=VOCABULARY,
-            max_length=LENGTH,
-            norm='layernorm',
-            norm_epsilon=1e-5,
-            position='learned',
-            rope_theta=10000.0,
-            activation='gelu_tanh',
-            gated_mlp=False,
-            use_bias=True,
-            qk_norm=False,
-            tie_embeddings=True,
-            dropout_rate=0.0,
-            attention='xla',
-            remat='none',
-            compute_dtype='float32',
-            unroll=1,
-        )
-    )
+def ours(reference, tmp_path_factory):
+    directory = tmp_path_factory.mktemp('gpt2')
+    reference.save_pretrained(directory)
+    return open_model(directory)
 
 
 @pytest.fixture(scope='module')
-def params(reference):
-    weights = {name: value.numpy() for name, value in reference.transformer.state_dict().items()}
-    head = (HEADS, WIDTH // HEADS)
+def model(ours):
+    return ours[0]
 
-    def stack(name):
-        return np.stack([weights[f'h.{layer}.{name}'] for layer in range(LAYERS)])
 
-    def norm(name):
-        return {'scale': stack(f'{name}.weight'), 'bias': stack(f'{name}.bias')}
-
-    def linear(name):
-        return {'kernel': stack(f'{name}.weight'), 'bias': stack(f'{name}.bias')}
-
-    joint = linear('attn.c_attn')
-    attention = {
-        name: {
-            'kernel': kernel.reshape(LAYERS, WIDTH, *head),
-            'bias': bias.reshape(LAYERS, *head),
-        }
-        for name, kernel, bias in zip(
-            ('query', 'key', 'value'),
-            np.split(joint['kernel'], 3, axis=-1),
-            np.split(joint['bias'], 3, axis=-1),
-            strict=True,
-        )
-    }
-    out = linear('attn.c_proj')
-    attention['out'] = {**out, 'kernel': out['kernel'].reshape(LAYERS, *head, WIDTH)}
-    return {
-        'token_embedding': {'embedding': weights['wte.weight']},
-        'position_embedding': {'embedding': weights['wpe.weight']},
-        'blocks': {
-            'attention_norm': norm('ln_1'),
-            'attention': attention,
-            'mlp_norm': norm('ln_2'),
-            'mlp': {'up': linear('mlp.c_fc'), 'down': linear('mlp.c_proj')},
-        },
-        'final_norm': {'scale': weights['ln_f.weight'], 'bias': weights['ln_f.bias']},
-    }
+@pytest.fixture(scope='module')
+def params(ours):
+    return ours[1]
 
 
 @pytest.fixture(scope='module')
