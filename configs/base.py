@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.num_steps = 1000                           # optimizer steps
     config.batch_size = 32                            # sequences per step, over all devices and processes
     config.sequence_length = 256                      # tokens per sequence
+    config.target_length = placeholder(int)           # tokens of an encoder-decoder's target; None: by objective
     config.grad_accumulation = 1                      # parts of a batch computed one after another
     config.objective = 'causal'                       # what is learnt: the name of a file in objectives/
     config.compute_dtype = 'auto'                     # 'float32', 'bfloat16'; 'auto': bfloat16 but on CPU
@@ -38,8 +39,11 @@ def get_config() -> ConfigDict:
 
     # --- Model: a family is a preset, every other key overrides it (model/families.py) ----------------------
     config.model = ConfigDict()
-    config.model.family = 'gpt2'                      # 'gpt2' or 'llama'
+    config.model.family = 'gpt2'                      # 'gpt2', 'llama', 'bert', 't5' or 'transformer'
+    config.model.structure = placeholder(str)         # 'decoder', 'prefix_decoder' (a prompt sees itself whole),
+    #                                                   'encoder', 'encoder_decoder'; None: the family's
     config.model.num_layers = 6                       # blocks, one after another
+    config.model.encoder_layers = placeholder(int)    # of an encoder-decoder's encoder; None: num_layers
     config.model.embed_dim = 384                      # width of the residual stream
     config.model.num_heads = 6                        # query heads
     config.model.num_kv_heads = placeholder(int)      # key/value heads, shared by groups of queries; None: all
@@ -48,8 +52,13 @@ def get_config() -> ConfigDict:
     config.model.vocab_size = placeholder(int)        # None: the tokenizer's, rounded up to 128
     config.model.max_length = placeholder(int)        # longest, generation included; None: sequence_length
     config.model.norm = placeholder(str)              # 'layernorm', 'rmsnorm'; None, here and below: family's
+    config.model.norm_order = placeholder(str)        # 'pre': norms begin a residual branch; 'post': after its sum
     config.model.norm_epsilon = placeholder(float)    # added to the variance
-    config.model.position = placeholder(str)          # 'learned' or 'rotary'
+    config.model.embedding_norm = placeholder(bool)   # normalise what the first block reads
+    config.model.position = placeholder(str)          # 'learned', 'rotary', 'sinusoidal' or 'relative'
+    config.model.position_offset = 0                  # rows of the learned table before position 0 (RoBERTa: 2)
+    config.model.relative_buckets = 32                # 'relative': ranges of distances with a bias of their own
+    config.model.relative_distance = 128              # 'relative': from here on all distances share one
     config.model.rope_theta = 10000.0                 # base of the rotary wavelengths
     config.model.rope_scaling = 'none'                # for longer texts: 'none', 'linear' or 'llama3'
     config.model.rope_factor = 1.0                    # by which 'linear' and 'llama3' stretch wavelengths
@@ -62,6 +71,14 @@ def get_config() -> ConfigDict:
     config.model.use_bias = placeholder(bool)         # biases of projections and layer norms
     config.model.qkv_bias = placeholder(bool)         # those of query, key and value; None: use_bias
     config.model.qk_norm = placeholder(bool)          # normalise queries and keys per head
+    config.model.scale_attention = placeholder(bool)  # scores times 1/√head_dim
+    config.model.scale_embeddings = placeholder(bool)  # token embeddings times √embed_dim
+    config.model.scale_logits = placeholder(bool)     # logits times 1/√embed_dim
+    config.model.token_types = placeholder(int)       # kinds of tokens with a vector each, such as of sentences
+    config.model.head = placeholder(str)              # 'linear', 'transform' (BERT's) or 'none' before the logits
+    config.model.output_bias = placeholder(bool)      # a bias for each logit
+    config.model.pooler = placeholder(bool)           # BERT's layer over the first position; None: for classes
+    config.model.num_classes = 0                      # of whole sequences, decided by the pooler's output
     config.model.tie_embeddings = placeholder(bool)   # one table for input and output
     config.model.dropout_rate = 0.0                   # on embeddings and on each residual branch
     config.model.attention = 'auto'                  # 'xla', 'cudnn' (GPU), 'splash' (TPU); 'auto': by platform

@@ -10,8 +10,11 @@ import jax
 from configs.errors import UserError, choose
 from parallel import rules
 
+STRUCTURES = ('decoder', 'prefix_decoder', 'encoder', 'encoder_decoder')
 NORMS = ('layernorm', 'rmsnorm')
-POSITIONS = ('learned', 'rotary')
+NORM_ORDERS = ('pre', 'post')
+POSITIONS = ('learned', 'rotary', 'sinusoidal', 'relative')
+HEADS = ('linear', 'transform', 'none')
 ACTIVATIONS = ('gelu', 'gelu_tanh', 'silu', 'relu')
 ROPE_SCALINGS = ('none', 'linear', 'llama3')
 ATTENTIONS = ('auto', 'xla', 'cudnn', 'splash')
@@ -24,6 +27,22 @@ MLP_MULTIPLE = 64  # of gated MLPs, whose 8/3 · embed_dim is seldom round
 
 MAX_UNROLLED = 12  # layers; each adds half a second to compilation
 
+# What all have unless they say otherwise.
+COMMON: dict[str, Any] = {
+    'structure': 'decoder',
+    'norm_order': 'pre',
+    'embedding_norm': False,
+    'gated_mlp': False,
+    'use_bias': True,
+    'qk_norm': False,
+    'scale_attention': True,
+    'scale_embeddings': False,
+    'scale_logits': False,
+    'token_types': 0,
+    'head': 'linear',
+    'output_bias': False,
+    'tie_embeddings': True,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     # Radford et al. 2019, and the released code: pre-norm, tanh approximation of GELU.
     'gpt2': {
@@ -31,10 +50,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
         'norm_epsilon': 1e-5,
         'position': 'learned',
         'activation': 'gelu_tanh',
-        'gated_mlp': False,
-        'use_bias': True,
-        'qk_norm': False,
-        'tie_embeddings': True,
     },
     # Touvron et al. 2023 (LLaMA; grouped heads since LLaMA 2).
     'llama': {
@@ -44,8 +59,43 @@ FAMILIES: dict[str, dict[str, Any]] = {
         'activation': 'silu',
         'gated_mlp': True,
         'use_bias': False,
-        'qk_norm': False,
         'tie_embeddings': False,
+    },
+    # Devlin et al. 2019, and the released code.
+    'bert': {
+        'structure': 'encoder',
+        'norm': 'layernorm',
+        'norm_order': 'post',
+        'norm_epsilon': 1e-12,
+        'position': 'learned',
+        'activation': 'gelu',
+        'embedding_norm': True,
+        'token_types': 2,
+        'head': 'transform',
+        'output_bias': True,
+    },
+    # Raffel et al. 2020 as revised in T5 1.1 (Shazeer 2020); the first T5 has activation='relu',
+    # gated_mlp=False, tie_embeddings=True and scale_logits=True.
+    't5': {
+        'structure': 'encoder_decoder',
+        'norm': 'rmsnorm',
+        'norm_epsilon': 1e-6,
+        'position': 'relative',
+        'activation': 'gelu_tanh',
+        'gated_mlp': True,
+        'use_bias': False,
+        'scale_attention': False,
+        'tie_embeddings': False,
+    },
+    # Vaswani et al. 2017.
+    'transformer': {
+        'structure': 'encoder_decoder',
+        'norm': 'layernorm',
+        'norm_order': 'post',
+        'norm_epsilon': 1e-5,
+        'position': 'sinusoidal',
+        'activation': 'relu',
+        'scale_embeddings': True,
     },
 }
 
@@ -55,7 +105,9 @@ class ModelConfig:
     """Every property of a Transformer, resolved. The keys are explained in configs/base.py."""
 
     family: str
+    structure: str
     num_layers: int
+    encoder_layers: int  # 0 but in an encoder-decoder
     embed_dim: int
     num_heads: int
     num_kv_heads: int
@@ -64,8 +116,13 @@ class ModelConfig:
     vocab_size: int
     max_length: int
     norm: str
+    norm_order: str
     norm_epsilon: float
+    embedding_norm: bool
     position: str
+    position_offset: int
+    relative_buckets: int
+    relative_distance: int
     rope_theta: float
     rope_scaling: str
     rope_factor: float
@@ -78,6 +135,14 @@ class ModelConfig:
     use_bias: bool
     qkv_bias: bool
     qk_norm: bool
+    scale_attention: bool
+    scale_embeddings: bool
+    scale_logits: bool
+    token_types: int
+    head: str
+    output_bias: bool
+    pooler: bool
+    num_classes: int
     tie_embeddings: bool
     dropout_rate: float
     attention: str
@@ -90,7 +155,7 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     """Resolves an experiment's model against its family.
 
     Args:
-      config: the whole experiment: `model`, `sequence_length` and `compute_dtype` are read.
+      config: the whole experiment: `model`, `sequence_length`, `target_length` and `compute_dtype` are read.
       vocab_size: ids of the tokenizer.
       platform: 'cpu', 'gpu' or 'tpu', on which the model is to run; None: the one JAX finds here.
 
@@ -99,7 +164,7 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     """
     platform = platform or jax.default_backend()
     keys = config.model.to_dict()
-    preset = FAMILIES[choose('model.family', keys['family'], FAMILIES)]
+    preset = COMMON | FAMILIES[choose('model.family', keys['family'], FAMILIES)]
     keys.update({key: value for key, value in preset.items() if keys[key] is None})
 
     def default(key: str, value: Any) -> None:
@@ -119,7 +184,11 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     default('mlp_dim', _mlp_dim(keys['embed_dim'], gated=keys['gated_mlp']))
     default('vocab_size', _round_up(vocab_size, VOCAB_MULTIPLE))
     default('qkv_bias', keys['use_bias'])
-    default('max_length', config.sequence_length)
+    both = keys['structure'] == 'encoder_decoder'
+    default('encoder_layers', keys['num_layers'] if both else 0)
+    longest = max(config.sequence_length, (config.target_length or 0) if both else 0)
+    default('max_length', longest)
+    default('pooler', keys['num_classes'] > 0)
     keys['compute_dtype'] = _compute_dtype(config.compute_dtype, platform)
     # XLA's CPU back end copies what a scan carries from the forward to the backward pass: a tenth of a
     # step. Rematerialisation needs the scan, lest the compiler merge what is computed twice.
@@ -127,7 +196,7 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     keys['unroll'] = keys['num_layers'] if unrolled else 1
 
     resolved = ModelConfig(**keys)
-    _check(resolved, vocab_size=vocab_size, sequence_length=config.sequence_length, platform=platform)
+    _check(resolved, vocab_size=vocab_size, sequence_length=longest, platform=platform)
     return dataclasses.replace(resolved, attention=_attention(resolved, config.sequence_length, platform))
 
 
@@ -161,7 +230,10 @@ def _compute_dtype(name: str, platform: str) -> str:
 
 def _check(config: ModelConfig, *, vocab_size: int, sequence_length: int, platform: str) -> None:
     """Raises UserError for values that are unknown or cannot go together."""
+    choose('model.structure', config.structure, STRUCTURES)
     choose('model.norm', config.norm, NORMS)
+    choose('model.norm_order', config.norm_order, NORM_ORDERS)
+    choose('model.head', config.head, HEADS)
     choose('model.position', config.position, POSITIONS)
     choose('model.rope_scaling', config.rope_scaling, ROPE_SCALINGS)
     choose('model.activation', config.activation, ACTIVATIONS)
@@ -175,6 +247,29 @@ def _check(config: ModelConfig, *, vocab_size: int, sequence_length: int, platfo
     if config.position == 'rotary' and config.head_dim % 2:
         raise UserError(
             f'model.head_dim={config.head_dim} is odd, and rotary positions turn pairs; use an even one.'
+        )
+    if (config.encoder_layers > 0) != (config.structure == 'encoder_decoder'):
+        raise UserError(
+            f'model.encoder_layers={config.encoder_layers} does not go with model.structure='
+            f"{config.structure!r}: an 'encoder_decoder' has at least 1, the others have 0."
+        )
+    if config.num_classes and not config.pooler:
+        raise UserError(
+            f'model.num_classes={config.num_classes} needs model.pooler=True, whose output it divides.'
+        )
+    if config.position == 'sinusoidal' and config.embed_dim % 2:
+        raise UserError(
+            f'model.embed_dim={config.embed_dim} is odd, and sinusoids come in pairs; use an even one.'
+        )
+    if config.position == 'relative' and not 4 <= config.relative_buckets < 2 * config.relative_distance:
+        raise UserError(
+            f'model.relative_buckets={config.relative_buckets} must be at least 4, and less than twice '
+            f'model.relative_distance={config.relative_distance}.'
+        )
+    if config.sliding_window and config.structure != 'decoder':
+        raise UserError(
+            f'model.sliding_window={config.sliding_window} is for decoders alone; set it to 0, or '
+            "model.structure='decoder'."
         )
     if config.sliding_window < 0:
         raise UserError(
@@ -209,6 +304,8 @@ def _attention(config: ModelConfig, sequence_length: int, platform: str) -> str:
     """Returns the back end that 'auto' stands for."""
     if config.attention != 'auto':
         return config.attention
+    if config.position == 'relative' or config.structure == 'prefix_decoder':
+        return 'xla'  # the kernels take neither biases nor prefixes
     if _cudnn_fits(config, platform):
         return 'cudnn'
     return 'splash' if _splash_fits(sequence_length, platform) else 'xla'

@@ -2,7 +2,8 @@
 
 Prompts stand at the left of a buffer and grow to the right, each row at its own length. Slot s of
 the cache holds position s, and a query sees the slots up to its own position, so what a shorter
-prompt's padding wrote is overwritten before anything sees it.
+prompt's padding wrote is overwritten before anything sees it. An encoder-decoder reads its prompt in the
+encoder, and its text grows from a single pad, as in T5 and Marian.
 
 B batch · M beams · P prompt buffer · S cache and token buffer · T new tokens · V vocabulary
 """
@@ -44,7 +45,7 @@ def generate(
     watch: Watch | None = None,
     watch_every: int = 16,
 ) -> np.ndarray:
-    """Continues prompts: greedily, by sampling, or by beam search.
+    """Continues prompts, or answers them in an encoder-decoder: greedily, by sampling, or by beam search.
 
     Row r draws from `fold_in(key, r)`, so its text does not depend on the other rows. Batch and
     lengths are rounded up to powers of two: few shapes are ever compiled.
@@ -66,16 +67,18 @@ def generate(
     _check(model, prompts, decoding)
     if watch is not None and decoding.num_beams > 1:
         raise ValueError('Beams cannot be watched: which of them is returned is decided at the end.')
-    longest, max_length = max(map(len, prompts)), model.config.max_length
-    rows = _bucket(len(prompts), smallest=1)
-    lengths_B = np.ones(rows, np.int32)
-    prompts_BP = np.full((rows, min(_bucket(longest), max_length)), pad_id, np.int32)
-    for row, prompt in enumerate(prompts):
-        lengths_B[row] = len(prompt)
-        prompts_BP[row, : len(prompt)] = prompt
+    max_length = model.config.max_length
+    encoded = None
+    if model.config.encoder_layers:
+        encoded = _to_rows(prompts, pad_id, max_length)
+        prompts = [[pad_id]] * len(prompts)
+    longest = max(map(len, prompts))
+    prompts_BP, lengths_B = _to_rows(prompts, pad_id, max_length)
+    rows = len(lengths_B)
     request = Request(
         prompts_BP,
         lengths_B,
+        encoded,
         is_padding_B=np.arange(rows) >= len(prompts),
         key=key,
         pad_id=np.int32(pad_id),
@@ -132,11 +135,23 @@ def _up_to(tokens_T: np.ndarray, eos_id: Any) -> np.ndarray:
     return tokens_T[: ends[0] + 1] if len(ends) else tokens_T
 
 
+def _to_rows(prompts: Sequence[Sequence[int]], pad_id: int, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns prompts as int32 [B, P], B and P powers of two (or P max_length), and their lengths [B]."""
+    lengths_B = np.ones(_bucket(len(prompts), smallest=1), np.int32)
+    width = min(_bucket(max(map(len, prompts))), max_length)
+    prompts_BP = np.full((len(lengths_B), width), pad_id, np.int32)
+    for row, prompt in enumerate(prompts):
+        lengths_B[row] = len(prompt)
+        prompts_BP[row, : len(prompt)] = prompt
+    return prompts_BP, lengths_B
+
+
 class Request(NamedTuple):
     """What stays the same while texts grow."""
 
     prompts_BP: np.ndarray
     lengths_B: np.ndarray
+    encoded: tuple[np.ndarray, np.ndarray] | None  # rows and their lengths that the encoder reads
     is_padding_B: np.ndarray  # rows of which nothing is wanted, or nothing more
     key: jax.Array
     pad_id: Number
@@ -160,9 +175,17 @@ def _prefill(
     prompts_BP = jnp.asarray(request.prompts_BP)
     batch_size, prompt_length = prompts_BP.shape
     tokens_BS = jnp.full((batch_size, buffer_length), request.pad_id).at[:, :prompt_length].set(prompts_BP)
+    lengths_B1 = jnp.asarray(request.lengths_B)[:, None]
     cache = init_cache(model.config, batch_size, buffer_length)
+    inputs: dict[str, Any] = {}
+    if request.encoded is not None:
+        sources_BS, sizes_B = map(jnp.asarray, request.encoded)
+        is_real_BS = jnp.arange(sources_BS.shape[1]) < sizes_B[:, None]
+        inputs = {'encoder_tokens_BS': sources_BS, 'encoder_segments_BS': is_real_BS.astype(jnp.int32)}
+    if model.config.structure == 'prefix_decoder':
+        inputs['prefix_BL'] = jnp.arange(prompt_length) < lengths_B1
     logits_B1V, cache = model.apply(
-        {'params': params}, prompts_BP, cache=cache, logits_at_B=jnp.asarray(request.lengths_B) - 1
+        {'params': params}, prompts_BP, cache=cache, logits_at_BM=lengths_B1 - 1, **inputs
     )
     return tokens_BS, logits_B1V[:, 0], cache
 
@@ -254,7 +277,15 @@ def _check(model: Transformer, prompts: Sequence[Sequence[int]], decoding: Decod
     """Raises UserError for prompts that cannot be continued as asked."""
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise UserError('A prompt is empty; give at least one prompt, of at least one token (bos will do).')
+    if model.config.structure == 'encoder':
+        raise UserError('An encoder writes no text; give it one with [MASK] in it, or choose another model.')
     longest, max_length = max(map(len, prompts)), model.config.max_length
+    if model.config.encoder_layers:
+        if longest > max_length:
+            raise UserError(
+                f'A prompt of {longest} tokens exceeds model.max_length={max_length}; shorten it.'
+            )
+        longest = 1
     if longest + decoding.max_new_tokens > max_length:
         raise UserError(
             f'A prompt of {longest} tokens and max_new_tokens={decoding.max_new_tokens} exceed '

@@ -1,125 +1,41 @@
-"""Hugging Face's format of the families: what config.json says, and where each of our arrays stands.
+"""Hugging Face's config.json of each architecture, and where its tensors stand.
 
-One table per family serves import and export. Sources: the published config.json files and the tensor
-names in the published weights of GPT-2, Llama, Mistral, Qwen2, Qwen3 and SmolLM2.
+Sources: the published config.json files of GPT-2, Llama, Mistral, Qwen2, Qwen3, SmolLM2, BERT, RoBERTa,
+MiniLM, T5 and Marian, and the configuration classes of transformers.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
+from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-
 from configs.errors import UserError
-from model.families import ModelConfig
+from model import weight_maps
+from model.weight_maps import WeightMap
 
-# ---- Arrays --------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """Where one of our arrays stands in their files.
-
-    Ours are kernels [inputs…, outputs…], tables [ids, D] and vectors; theirs are matrices and vectors.
-    """
-
-    name: str  # of their tensor; '{}' stands for the layer
-    transposed: bool = False  # [out, in], as torch's Linear has it
-    inputs: int = 1  # axes of our kernel that are inputs
-    part: int = 0  # which of the equal parts of their outputs is ours
-    parts: int = 1
-
-    @property
-    def stacked(self) -> bool:
-        """Is it one of each layer, which ours stack on their first axis?"""
-        return '{}' in self.name
-
-    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the shape of their tensor for one of ours (of one layer)."""
-        if len(ours) == 1 or self.inputs == 0:
-            return (math.prod(ours) * self.parts,)
-        rows, columns = math.prod(ours[: self.inputs]), math.prod(ours[self.inputs :]) * self.parts
-        return (columns, rows) if self.transposed else (rows, columns)
-
-    def to_ours(self, theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns our array of `shape` (of one layer), float32, out of their tensor."""
-        array = theirs.T if self.transposed else theirs
-        return np.split(array, self.parts, axis=-1)[self.part].reshape(shape).astype(np.float32)
-
-    def to_theirs(self, ours: list[np.ndarray]) -> np.ndarray:
-        """Returns their tensor out of our arrays that are its parts, in order."""
-        own = dataclasses.replace(self, transposed=False, parts=1)
-        flat = [array.reshape(own.shape(array.shape)) for array in ours]
-        array = np.concatenate(flat, axis=-1)
-        return np.ascontiguousarray(array.T if self.transposed else array)
-
-
-def _linear(ours: str, theirs: str, *, inputs: int = 1) -> dict[str, Tensor]:
-    return {
-        f'{ours}/kernel': Tensor(f'{theirs}.weight', transposed=True, inputs=inputs),
-        f'{ours}/bias': Tensor(f'{theirs}.bias', inputs=0),
-    }
-
-
-def _conv1d(ours: str, theirs: str, *, inputs: int = 1, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
-    """GPT-2 keeps its kernels as [in, out], and query, key and value side by side."""
-    return {
-        f'{ours}/kernel': Tensor(f'{theirs}.weight', inputs=inputs, part=part, parts=parts),
-        f'{ours}/bias': Tensor(f'{theirs}.bias', inputs=0, part=part, parts=parts),
-    }
-
-
-def _norm(ours: str, theirs: str) -> dict[str, Tensor]:
-    return {f'{ours}/scale': Tensor(f'{theirs}.weight'), f'{ours}/bias': Tensor(f'{theirs}.bias')}
-
-
-GPT2 = {
-    'token_embedding/embedding': Tensor('transformer.wte.weight'),
-    'position_embedding/embedding': Tensor('transformer.wpe.weight'),
-    **_norm('blocks/attention_norm', 'transformer.h.{}.ln_1'),
-    **_conv1d('blocks/attention/query', 'transformer.h.{}.attn.c_attn', part=0, parts=3),
-    **_conv1d('blocks/attention/key', 'transformer.h.{}.attn.c_attn', part=1, parts=3),
-    **_conv1d('blocks/attention/value', 'transformer.h.{}.attn.c_attn', part=2, parts=3),
-    **_conv1d('blocks/attention/out', 'transformer.h.{}.attn.c_proj', inputs=2),
-    **_norm('blocks/mlp_norm', 'transformer.h.{}.ln_2'),
-    **_conv1d('blocks/mlp/up', 'transformer.h.{}.mlp.c_fc'),
-    **_conv1d('blocks/mlp/down', 'transformer.h.{}.mlp.c_proj'),
-    **_norm('final_norm', 'transformer.ln_f'),
-    'unembed/kernel': Tensor('lm_head.weight', transposed=True),
+WEIGHT_MAPS = {
+    'gpt2': weight_maps.GPT2,
+    'bert': weight_maps.BERT,
+    'roberta': weight_maps.ROBERTA,
+    't5': weight_maps.T5,
+    'marian': weight_maps.MARIAN,
 }
-
-LLAMA = {
-    'token_embedding/embedding': Tensor('model.embed_tokens.weight'),
-    **_norm('blocks/attention_norm', 'model.layers.{}.input_layernorm'),
-    **_linear('blocks/attention/query', 'model.layers.{}.self_attn.q_proj'),
-    **_linear('blocks/attention/key', 'model.layers.{}.self_attn.k_proj'),
-    **_linear('blocks/attention/value', 'model.layers.{}.self_attn.v_proj'),
-    **_norm('blocks/attention/query_norm', 'model.layers.{}.self_attn.q_norm'),
-    **_norm('blocks/attention/key_norm', 'model.layers.{}.self_attn.k_norm'),
-    **_linear('blocks/attention/out', 'model.layers.{}.self_attn.o_proj', inputs=2),
-    **_norm('blocks/mlp_norm', 'model.layers.{}.post_attention_layernorm'),
-    **_linear('blocks/mlp/gate', 'model.layers.{}.mlp.gate_proj'),
-    **_linear('blocks/mlp/up', 'model.layers.{}.mlp.up_proj'),
-    **_linear('blocks/mlp/down', 'model.layers.{}.mlp.down_proj'),
-    **_norm('final_norm', 'model.norm'),
-    'unembed/kernel': Tensor('lm_head.weight', transposed=True),
-}
-
-TENSORS = {'gpt2': GPT2, 'llama': LLAMA}
+CLASSIFIERS = {'bert': weight_maps.BERT_CLASSIFIER, 'roberta': weight_maps.ROBERTA_CLASSIFIER}
 
 
-def table_of(config_json: dict[str, Any]) -> str:
-    """Returns which table of TENSORS holds for an architecture: all but GPT-2 name theirs as LLaMA does."""
-    return 'gpt2' if config_json['model_type'] == 'gpt2' else 'llama'
+def weight_map(values: dict[str, Any], names: Collection[str] = ()) -> WeightMap:
+    """Returns where the arrays of a config.json's model stand; `names`: of the tensors, if there are any."""
+    model_type = values['model_type']
+    if model_type == 't5' and str(values.get('feed_forward_proj')).startswith('gated-'):
+        return weight_maps.T5_GATED
+    made_for = str((values.get('architectures') or [''])[0])
+    if model_type in CLASSIFIERS and (
+        any(name.startswith('classifier.') for name in names)
+        or (not names and made_for.endswith('ForSequenceClassification'))
+    ):
+        return CLASSIFIERS[model_type]
+    return WEIGHT_MAPS.get(model_type, weight_maps.LLAMA)  # whose names all others use
 
-
-BASE_PREFIX = {'gpt2': 'transformer.', 'llama': 'model.'}  # absent where only the base model was saved
-# Constants that older versions of transformers saved among the weights.
-BUFFERS = r'.*\.(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)'
-
-# ---- config.json -> config.model ---------------------------------------------------------------------
 
 ACTIVATIONS = {
     'gelu_new': 'gelu_tanh',
@@ -133,13 +49,16 @@ ACTIVATIONS = {
 # What does not change the logits: names, versions, ids of tokens, training alone, defaults of generation.
 # fmt: off
 WITHOUT_EFFECT = frozenset((
-    '_name_or_path', 'architectures', 'attention_dropout', 'attn_pdrop', 'auto_map', 'bos_token_id',
-    'dtype', 'embd_pdrop', 'eos_token_id', 'gradient_checkpointing', 'initializer_range', 'is_llama_config',
-    'keys_to_ignore_at_inference', 'max_length', 'max_window_layers', 'model_type', 'n_ctx', 'pad_token_id',
-    'pretraining_tp', 'reorder_and_upcast_attn', 'resid_pdrop', 'return_dict', 'summary_activation',
-    'summary_first_dropout', 'summary_proj_to_labels', 'summary_type', 'summary_use_proj',
-    'task_specific_params', 'torch_dtype', 'transformers.js_config', 'transformers_version',
-    'unsloth_fixed', 'unsloth_version', 'use_cache',
+    '_name_or_path', 'activation_dropout', 'architectures', 'attention_dropout',
+    'attention_probs_dropout_prob', 'attn_pdrop', 'auto_map', 'bos_token_id', 'classif_dropout',
+    'classifier_dropout', 'decoder_layerdrop', 'dropout', 'dropout_rate', 'dtype', 'embd_pdrop',
+    'encoder_layerdrop', 'eos_token_id', 'gradient_checkpointing', 'hidden_dropout_prob', 'id2label',
+    'init_std', 'initializer_factor', 'initializer_range', 'is_llama_config', 'keys_to_ignore_at_inference',
+    'label2id', 'max_length', 'max_window_layers', 'model_type', 'n_ctx', 'num_hidden_layers',
+    'output_past', 'pad_token_id', 'pretraining_tp', 'problem_type', 'reorder_and_upcast_attn',
+    'resid_pdrop', 'return_dict', 'summary_activation', 'summary_first_dropout', 'summary_proj_to_labels',
+    'summary_type', 'summary_use_proj', 'task_specific_params', 'torch_dtype', 'transformers.js_config',
+    'transformers_version', 'unsloth_fixed', 'unsloth_version', 'use_cache',
 ))
 # fmt: on
 
@@ -147,9 +66,10 @@ WITHOUT_EFFECT = frozenset((
 class _Reader:
     """Reads a config.json key by key, so that one which nobody read can be refused."""
 
-    def __init__(self, values: dict[str, Any], origin: str):
+    def __init__(self, values: dict[str, Any], origin: str, names: Collection[str] = ()):
         self._values = values
         self._origin = origin
+        self.names = names  # of the tensors
         self._read = {'model_type'}
 
     def __call__(self, key: str, *default: Any) -> Any:
@@ -176,15 +96,17 @@ class _Reader:
                 )
 
 
-def model_keys(values: dict[str, Any], origin: str) -> dict[str, Any]:
+def model_keys(values: dict[str, Any], origin: str, names: Collection[str] = ()) -> dict[str, Any]:
     """Returns the keys of `config.model` that make the model of a config.json.
+
+    `names` are those of the tensors, which tell with what heads a BERT was saved.
 
     Raises UserError, which names the key, for an architecture or option that Lathe does not compute.
     """
     model_type = values.get('model_type')
     if model_type not in PARSERS:
         raise UserError(f'{origin}: model_type={model_type!r} is not supported, only {", ".join(PARSERS)}.')
-    read = _Reader(values, origin)
+    read = _Reader(values, origin, names)
     keys = PARSERS[model_type](read)
     read.finish()
     return keys
@@ -292,83 +214,111 @@ def _qwen3(read: _Reader) -> dict[str, Any]:
     return _qwen(read, qk_norm=True, num_kv_heads=32)
 
 
-PARSERS = {'gpt2': _gpt2, 'llama': _llama, 'mistral': _mistral, 'qwen2': _qwen2, 'qwen3': _qwen3}
+def _bert(read: _Reader, *, offset: int = 0) -> dict[str, Any]:
+    read.only('position_embedding_type', 'absolute')
+    read.only('is_decoder', False)
+    read.only('add_cross_attention', False)
+    read.only('tie_word_embeddings', True)
 
-# ---- config.model -> config.json ---------------------------------------------------------------------
+    def has(*endings: str) -> bool:
+        return any(name.endswith(endings) for name in read.names)
 
-
-GPT2_TRAITS = {
-    'norm': 'layernorm',
-    'position': 'learned',
-    'gated_mlp': False,
-    'use_bias': True,
-    'qkv_bias': True,
-    'qk_norm': False,
-    'sliding_window': 0,
-}
-LLAMA_TRAITS = {'norm': 'rmsnorm', 'position': 'rotary', 'gated_mlp': True, 'use_bias': False}
-
-
-def _has(config: ModelConfig, traits: dict[str, Any]) -> bool:
-    return all(getattr(config, key) == value for key, value in traits.items())
-
-
-def config_json(config: ModelConfig) -> dict[str, Any]:
-    """Returns the config.json of a model; UserError if no architecture of transformers computes it."""
-    shared = {
-        'vocab_size': config.vocab_size,
-        'tie_word_embeddings': config.tie_embeddings,
-        'dtype': 'float32',
+    masked_words = has('transform.dense.weight', 'lm_head.dense.weight')
+    classes = 2 if has('seq_relationship.weight') else 0
+    if has('classifier.weight', 'classifier.out_proj.weight'):
+        classes = len(read('id2label', None) or (0, 1))
+    return {
+        'family': 'bert',
+        'num_layers': read('num_hidden_layers'),
+        'embed_dim': read('hidden_size'),
+        'num_heads': read('num_attention_heads'),
+        'mlp_dim': read('intermediate_size'),
+        'max_length': read('max_position_embeddings') - offset,
+        'position_offset': offset,
+        'vocab_size': read('vocab_size'),
+        'token_types': read('type_vocab_size', 2),
+        'norm_epsilon': read('layer_norm_eps', 1e-12),
+        'activation': _activation(read, 'hidden_act', 'gelu'),
+        'head': 'transform' if masked_words else 'none',
+        'output_bias': masked_words,
+        'pooler': has('pooler.dense.weight', 'classifier.dense.weight'),
+        'num_classes': classes,
     }
-    whole_heads = config.head_dim * config.num_heads == config.embed_dim
-    names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-    if _has(config, GPT2_TRAITS | {'num_kv_heads': config.num_heads}) and whole_heads:
-        return shared | {
-            'model_type': 'gpt2',
-            'architectures': ['GPT2LMHeadModel'],
-            'n_layer': config.num_layers,
-            'n_embd': config.embed_dim,
-            'n_head': config.num_heads,
-            'n_inner': config.mlp_dim,
-            'n_positions': config.max_length,
-            'layer_norm_epsilon': config.norm_epsilon,
-            'activation_function': names[config.activation],
-        }
-    kinds = {
-        (False, False, False): ('llama', 'LlamaForCausalLM'),
-        (False, False, True): ('mistral', 'MistralForCausalLM'),
-        (True, False, False): ('qwen2', 'Qwen2ForCausalLM'),
-        (False, True, False): ('qwen3', 'Qwen3ForCausalLM'),
-    }
-    kind = kinds.get((config.qkv_bias, config.qk_norm, config.sliding_window > 0))
-    if not _has(config, LLAMA_TRAITS) or kind is None:
-        shown = ', '.join(f'{key}={getattr(config, key)}' for key in GPT2_TRAITS)
+
+
+def _roberta(read: _Reader) -> dict[str, Any]:
+    return _bert(read, offset=read('pad_token_id', 1) + 1)  # positions are counted from there
+
+
+def _t5(read: _Reader) -> dict[str, Any]:
+    read.only('is_encoder_decoder', True)
+    read.only('decoder_start_token_id', read('pad_token_id', 0))
+    read.only('is_decoder', False)
+    tied = read('tie_word_embeddings', True)
+    layers = read('num_layers')
+    kind, _, name = read('feed_forward_proj', 'relu').rpartition('-')
+    for consequence in ('dense_act_fn', 'is_gated_act'):
+        read(consequence, None)
+    if kind not in ('', 'gated') or name not in ACTIVATIONS:
         raise UserError(
-            f'no architecture of transformers that Lathe writes ({", ".join(PARSERS)}) has model.{shown}.'
+            f"feed_forward_proj={kind}-{name} is not supported, only 'relu', 'gated-gelu' and their like."
         )
-    rotary: dict[str, Any] = {'rope_type': 'default', 'rope_theta': config.rope_theta}
-    if config.rope_scaling != 'none':
-        rotary |= {'rope_type': config.rope_scaling, 'factor': config.rope_factor}
-    if config.rope_scaling == 'llama3':
-        rotary |= {
-            'low_freq_factor': config.rope_low_factor,
-            'high_freq_factor': config.rope_high_factor,
-            'original_max_position_embeddings': config.rope_original_length,
-        }
-    return shared | {
-        'model_type': kind[0],
-        'architectures': [kind[1]],
-        'num_hidden_layers': config.num_layers,
-        'hidden_size': config.embed_dim,
-        'num_attention_heads': config.num_heads,
-        'num_key_value_heads': config.num_kv_heads,
-        'head_dim': config.head_dim,
-        'intermediate_size': config.mlp_dim,
-        'max_position_embeddings': config.max_length,
-        'rms_norm_eps': config.norm_epsilon,
-        'hidden_act': names[config.activation],
-        'rope_parameters': rotary,
-        'rope_theta': config.rope_theta,  # and rope_scaling, for readers older than transformers 5
-        'rope_scaling': None if config.rope_scaling == 'none' else rotary,
-        **({'sliding_window': config.sliding_window} if config.sliding_window else {}),
+    return {
+        'family': 't5',
+        'num_layers': read('num_decoder_layers', None) or layers,
+        'encoder_layers': layers,
+        'embed_dim': read('d_model'),
+        'num_heads': read('num_heads'),
+        'head_dim': read('d_kv'),
+        'mlp_dim': read('d_ff'),
+        'max_length': read('n_positions', 512),
+        'vocab_size': read('vocab_size'),
+        'norm_epsilon': read('layer_norm_epsilon', 1e-6),
+        'relative_buckets': read('relative_attention_num_buckets', 32),
+        'relative_distance': read('relative_attention_max_distance', 128),
+        'gated_mlp': kind == 'gated',
+        'activation': 'gelu_tanh' if (kind, name) == ('gated', 'gelu') else ACTIVATIONS[name],
+        'tie_embeddings': tied,
+        'scale_logits': read('scale_decoder_outputs', tied),
     }
+
+
+def _marian(read: _Reader) -> dict[str, Any]:
+    read.only('is_encoder_decoder', True)
+    read.only('decoder_start_token_id', read('pad_token_id', None))
+    read.only('decoder_vocab_size', None, read('vocab_size'))
+    read.only('share_encoder_decoder_embeddings', True)
+    read.only('decoder_attention_heads', read('encoder_attention_heads'))
+    read.only('decoder_ffn_dim', read('encoder_ffn_dim'))
+    read.only('forced_eos_token_id', None)
+    read.only('is_decoder', False)
+    for key in ('normalize_before', 'normalize_embedding', 'add_final_layer_norm', 'add_bias_logits'):
+        read.only(key, False)
+    read.only('static_position_embeddings', True)
+    return {
+        'family': 'transformer',
+        'num_layers': read('decoder_layers'),
+        'encoder_layers': read('encoder_layers'),
+        'embed_dim': read('d_model'),
+        'num_heads': read('encoder_attention_heads'),
+        'mlp_dim': read('encoder_ffn_dim'),
+        'max_length': read('max_position_embeddings', 1024),
+        'vocab_size': read('vocab_size'),
+        'activation': _activation(read, 'activation_function', 'gelu'),
+        'scale_embeddings': read('scale_embedding', False),
+        'output_bias': 'final_logits_bias' in read.names,
+        'tie_embeddings': read('tie_word_embeddings', True),
+    }
+
+
+PARSERS = {
+    'gpt2': _gpt2,
+    'llama': _llama,
+    'mistral': _mistral,
+    'qwen2': _qwen2,
+    'qwen3': _qwen3,
+    'bert': _bert,
+    'roberta': _roberta,
+    't5': _t5,
+    'marian': _marian,
+}

@@ -31,20 +31,22 @@ def cudnn(
     v_BSKH: jax.Array,
     segments_BL: jax.Array | None,
     *,
+    causal: bool = True,
     window: int = 0,
 ) -> jax.Array:
-    """Causal attention within segments by cuDNN; float16 or bfloat16, on GPU only."""
+    """Attention within segments by cuDNN; float16 or bfloat16, on GPU only."""
 
     def local(q_BLNH, k_BSKH, v_BSKH, q_segments_BL, k_segments_BS):
         length, keys = q_BLNH.shape[1], k_BSKH.shape[1]
         whole = length == keys
         first = 0 if whole else jax.lax.axis_index('context') * length
-        distance_LS = (first + jnp.arange(length))[:, None] - jnp.arange(keys)
-        mask_BLS = (distance_LS >= 0) & (distance_LS < (window or keys))
-        mask_BLS &= q_segments_BL[:, :, None] == k_segments_BS[:, None, :]
+        mask_BLS = q_segments_BL[:, :, None] == k_segments_BS[:, None, :]
+        if causal:
+            distance_LS = (first + jnp.arange(length))[:, None] - jnp.arange(keys)
+            mask_BLS &= (distance_LS >= 0) & (distance_LS < (window or keys))
         # Told that the mask is causal too, cuDNN skips the blocks above the diagonal.
         return jax.nn.dot_product_attention(
-            q_BLNH, k_BSKH, v_BSKH, mask=mask_BLS[:, None], is_causal=whole, implementation='cudnn'
+            q_BLNH, k_BSKH, v_BSKH, mask=mask_BLS[:, None], is_causal=causal and whole, implementation='cudnn'
         )
 
     return _over_devices(local, q_BLNH, k_BSKH, v_BSKH, segments_BL)
@@ -56,10 +58,11 @@ def splash(
     v_BSKH: jax.Array,
     segments_BL: jax.Array | None,
     *,
+    causal: bool = True,
     window: int = 0,
     interpret: bool = False,
 ) -> jax.Array:
-    """Causal attention within segments by the splash kernel; on TPU, or anywhere with `interpret`."""
+    """Attention within segments by the splash kernel; on TPU, or anywhere with `interpret`."""
     # Imported here: Pallas takes a second to load, and nothing else needs it.
     from jax.experimental.pallas.ops.tpu import splash_attention
 
@@ -68,7 +71,9 @@ def splash(
     block = next(size for size in (512, 256, 128) if length // length_shards % size == 0)
     names = ('q', 'kv', 'kv_compute', 'q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')
     blocks: dict[str, Any] = {f'block_{name}': block for name in names}
-    if window:
+    if not causal:
+        mask = splash_attention.FullMask((length, length))
+    elif window:
         mask = splash_attention.LocalMask((length, length), (window - 1, 0), 0)
     else:
         mask = splash_attention.CausalMask((length, length))

@@ -23,11 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from configs.errors import UserError
-from model.huggingface import BASE_PREFIX, BUFFERS, TENSORS, Tensor
+from model.weight_maps import OLD_ENDINGS, WITHOUT_USE, Tensor, WeightMap
 
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 SHARD_BYTES = 5 << 30  # of the files that `save` writes
-OUTPUT_TABLE, INPUT_TABLES = 'lm_head.weight', ('wte.weight', 'embed_tokens.weight')
 
 
 class Tensors(Protocol):
@@ -93,28 +92,54 @@ class TensorFiles:
         return self._files[self._file_of[name]].get_tensor(name)
 
 
-def load(files: Tensors, abstract: Any, *, family: str, tied: bool) -> Any:
+class Renamed:
+    """Tensors under the names that newer versions of transformers give them."""
+
+    def __init__(self, files: Tensors):
+        self.directory = files.directory
+        self._files = files
+        self._names = {_new_name(name): name for name in files.names()}
+
+    def names(self) -> set[str]:
+        """Returns the new names of all tensors."""
+        return set(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns a tensor's shape without reading it."""
+        return self._files.shape(self._names[name])
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a tensor in the dtype of the file."""
+        return self._files.read(self._names[name])
+
+
+def _new_name(name: str) -> str:
+    for old, new in OLD_ENDINGS.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def load(files: Tensors, abstract: Any, weight_map: WeightMap) -> Any:
     """Reads parameters from `files` straight into the shardings of `abstract`, float32.
 
     Args:
-      abstract: nested dict of ShapeDtypeStructs with NamedShardings; stacked parameters under 'blocks'.
-      family: whose table of tensors applies.
-      tied: whether a separate output table may lie there, which must then equal the input table.
+      abstract: nested dict of ShapeDtypeStructs with NamedShardings.
+      weight_map: of the architecture.
 
     Raises:
       UserError: when not every tensor is used, or one is missing or has another shape.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    prefix = BASE_PREFIX[family]
-    base_only = not any(name.startswith(prefix) for name in files.names())
+    if any(name.endswith(tuple(OLD_ENDINGS)) for name in files.names()):
+        files = Renamed(files)
+    whole = any(name.startswith(weight_map.prefix) for name in files.names())
+    prefix = '' if whole else weight_map.prefix
     wanted = []
     for path, leaf in leaves:
-        ours = jax.tree_util.keystr(path, simple=True, separator='/')
-        tensor = TENSORS[family][ours]
-        if base_only:
-            tensor = dataclasses.replace(tensor, name=tensor.name.removeprefix(prefix))
-        wanted.append((leaf, tensor))
-    _check(files, wanted, tied=tied)
+        tensor = weight_map.tensors[jax.tree_util.keystr(path, simple=True, separator='/')]
+        wanted.append((leaf, dataclasses.replace(tensor, name=tensor.name.removeprefix(prefix))))
+    _check(files, wanted, weight_map.copies)
     return jax.tree_util.tree_unflatten(treedef, [_load_one(files, *pair) for pair in wanted])
 
 
@@ -123,7 +148,7 @@ def _names(leaf: jax.ShapeDtypeStruct, tensor: Tensor) -> list[str]:
     return [tensor.name.format(layer) for layer in range(leaf.shape[0])] if tensor.stacked else [tensor.name]
 
 
-def _check(files: Tensors, wanted: list[tuple[jax.ShapeDtypeStruct, Tensor]], *, tied: bool) -> None:
+def _check(files: Tensors, wanted: list[tuple[jax.ShapeDtypeStruct, Tensor]], copies: dict[str, str]) -> None:
     """Raises UserError that lists what is missing, left over or misshapen."""
     shapes = {
         name: tensor.shape(leaf.shape[1:] if tensor.stacked else leaf.shape)
@@ -131,15 +156,15 @@ def _check(files: Tensors, wanted: list[tuple[jax.ShapeDtypeStruct, Tensor]], *,
         for name in _names(leaf, tensor)
     }
     there = files.names()
-    left_over = {name for name in there - set(shapes) if not re.fullmatch(BUFFERS, name)}
-    if tied and OUTPUT_TABLE in left_over:
-        table = next(name for name in shapes if name.endswith(INPUT_TABLES))
-        if table in there and not np.array_equal(files.read(OUTPUT_TABLE), files.read(table)):
+    left_over = {name for name in there - set(shapes) if not re.fullmatch(WITHOUT_USE, name)}
+    for copy in left_over & set(copies):
+        original = copies[copy]
+        if original in there and not np.array_equal(files.read(copy), files.read(original)):
             raise UserError(
-                f'{files.directory}: config.json says that input and output tables are one, but '
-                f'{OUTPUT_TABLE} differs from {table}; set tie_word_embeddings to false there.'
+                f'{files.directory}: config.json says that {copy} and {original} are one, but they differ; '
+                'if they are tables of input and output, set tie_word_embeddings to false there.'
             )
-        left_over.remove(OUTPUT_TABLE)
+        left_over.remove(copy)
     misshapen = [
         f'{name} is {list(files.shape(name))}, not {list(shape)}'
         for name, shape in shapes.items()
@@ -175,9 +200,9 @@ def _fill(stacked: jax.Array, piece: jax.Array, layer: int) -> jax.Array:
     return stacked.at[layer].set(piece)
 
 
-def tensors(params: Any, *, table: str) -> Iterator[tuple[str, np.ndarray]]:
+def tensors(params: Any, weight_map: WeightMap) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (their name, their tensor, float32) of all parameters, layer by layer."""
-    tensor_of = TENSORS[table]
+    tensor_of = weight_map.tensors
     leaves = jax.tree_util.tree_leaves_with_path(params)
     arrays = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
     groups: dict[str, list[str]] = {}
@@ -200,7 +225,7 @@ def _whole(array: jax.Array) -> np.ndarray:
     return np.asarray(jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(array))
 
 
-def save(params: Any, directory: Path, *, table: str, shard_bytes: int = SHARD_BYTES) -> None:
+def save(params: Any, directory: Path, weight_map: WeightMap, *, shard_bytes: int = SHARD_BYTES) -> None:
     """Writes parameters as safetensors into `directory`: one file, or several with an index."""
     files: list[dict[str, str]] = []
     shard: dict[str, np.ndarray] = {}
@@ -212,7 +237,7 @@ def save(params: Any, directory: Path, *, table: str, shard_bytes: int = SHARD_B
         files.append(dict.fromkeys(shard, ''))
         shard, size = {}, 0
 
-    for name, array in tensors(params, table=table):
+    for name, array in tensors(params, weight_map):
         if shard and size + array.nbytes > shard_bytes:
             flush()
         shard[name] = array
@@ -221,10 +246,10 @@ def save(params: Any, directory: Path, *, table: str, shard_bytes: int = SHARD_B
     if len(files) == 1:
         shutil.move(directory / 'part-0', directory / WEIGHTS)
         return
-    weight_map = {}
+    file_of = {}
     for number, names in enumerate(files):
         final = f'model-{number + 1:05d}-of-{len(files):05d}.safetensors'
         shutil.move(directory / f'part-{number}', directory / final)
-        weight_map |= dict.fromkeys(names, final)
-    index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+        file_of |= dict.fromkeys(names, final)
+    index = {'metadata': {'total_size': total}, 'weight_map': file_of}
     (directory / INDEX).write_text(json.dumps(index, indent=2) + '\n')

@@ -1,27 +1,30 @@
 """The Transformer: tokens in, logits out.
 
-Pre-norm residual blocks, stacked on a leading `layers` axis and scanned. What a family chooses
-(norm, positions, activation, …) stands in ModelConfig.
+Residual blocks, stacked on a leading `layers` axis and scanned: a decoder, an encoder, or both. What a
+family chooses (norm, positions, activation, …) stands in ModelConfig.
 
-B batch · L length · S cache length · D embed · V vocabulary
+B batch · L length · S length of an encoder's input, or of a cache · D embed · V vocabulary · N heads
+M positions that are wanted · C classes
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from model.attention import Attention, Cache
+from model.attention import Attention, Cache, Context, CrossAttention
 from model.contraction import contract
 from model.families import ModelConfig
-from model.layers import INIT_STDDEV, MLP, Linear, Norm, parameter
-from model.positions import Rotation, rotation
+from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, Linear, Norm, parameter
+from model.positions import relative_buckets, rotation, sinusoids
 from parallel.rules import constrain
 
 
 class Transformer(nn.Module):
-    """A causal language model."""
+    """A language model: causal, masked, or from one sequence to another."""
 
     config: ModelConfig
 
@@ -32,58 +35,176 @@ class Transformer(nn.Module):
         segments_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
         *,
+        types_BL: jax.Array | None = None,
+        prefix_BL: jax.Array | None = None,
+        encoder_tokens_BS: jax.Array | None = None,
+        encoder_segments_BS: jax.Array | None = None,
+        encoder_positions_BS: jax.Array | None = None,
         deterministic: bool = True,
         cache: Cache | None = None,
-        logits_at_B: jax.Array | None = None,
+        logits_at_BM: jax.Array | None = None,
+        output: str = 'logits',
     ) -> jax.Array | tuple[jax.Array, Cache]:
-        """Computes next-token logits.
+        """Computes logits: of the next token, or in an encoder of each token.
 
         Args:
           tokens_BL: int32 ids.
           segments_BL: int32; attention never crosses segments, 0 is padding. None: all one segment.
           positions_BL: int32, below max_length; None: 0, 1, 2, ….
+          types_BL: int32 below config.token_types, such as which of two sentences; None: 0.
+          prefix_BL: booleans, for a prefix decoder; these positions are seen by all of their segment.
+          encoder_tokens_BS, encoder_segments_BS, encoder_positions_BS: the same of an encoder's input, of
+            which a decoder's position sees its own segment.
           deterministic: False applies dropout, from the 'dropout' random stream.
           cache: keys and values of earlier positions (`attention.init_cache`). These tokens are
-            written at their positions, and see what stands at positions up to their own.
-          logits_at_B: the one index along L of each row whose logits are wanted; None: all.
+            written at their positions, and see what stands at positions up to their own. What an encoder
+            reads comes with the first of them, and is in the cache from then on.
+          logits_at_BM: indices along L of the positions that are wanted; None: all.
+          output: 'logits'; 'hidden', what logits are computed from; or, of the whole sequence, 'pooled', by
+            its first position (Devlin et al. 2019), or 'classes'.
 
         Returns:
-          Logits [B, L, V] in the compute dtype, L = 1 with `logits_at_B`; with `cache`, also the
-          extended cache.
+          In the compute dtype, logits [B, L, V], hidden states [B, L, D], a pooled one [B, D] or classes'
+          logits [B, C]; M instead of L with `logits_at_BM`. With `cache`, also the extended cache.
         """
         config = self.config
         if cache is not None and segments_BL is not None:
             raise ValueError('A cache holds one segment a row; segments_BL must be None.')
-        if positions_BL is None:
-            positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+        if config.encoder_layers and encoder_tokens_BS is None and self.is_initializing():
+            encoder_tokens_BS = tokens_BL
+        scale = 1.0 if config.scale_logits else config.embed_dim**-0.5 if config.scale_embeddings else None
+        table_VD = Embedding(
+            (config.vocab_size, config.embed_dim), 'vocab', scale or INIT_STDDEV, name='token_embedding'
+        )()
+        embed = self._embedding(table_VD, nn.Dropout(config.dropout_rate, deterministic=deterministic))
 
-        table_VD = self._embedding('token_embedding', config.vocab_size, 'vocab')
-        x_BLD = lookup(table_VD, tokens_BL, 'activation_vocab').astype(config.compute_dtype)
-        turn = None
-        if config.position == 'learned':
-            table_PD = self._embedding('position_embedding', config.max_length, 'position')
-            x_BLD += lookup(table_PD, positions_BL, None).astype(config.compute_dtype)
-        else:
-            turn = rotation(positions_BL, config)
-        x_BLD = nn.Dropout(config.dropout_rate, deterministic=deterministic)(x_BLD)
-        x_BLD = constrain(x_BLD, 'batch', 'length', 'activation_embed')
+        encoded_BSD = None
+        if encoder_tokens_BS is not None:
+            x_BSD, context = embed(encoder_tokens_BS, encoder_segments_BS, encoder_positions_BS, None)
+            context = context._replace(bias_BNLS=self._bias('encoder_relative_bias', context, None))
+            blocks = scanned_blocks(config, config.encoder_layers)
+            x_BSD, _ = blocks(config, deterministic, causal=False, name='encoder_blocks')(
+                x_BSD, None, context
+            )
+            encoded_BSD = Norm(config, name='encoder_norm')(x_BSD) if config.norm_order == 'pre' else x_BSD
 
-        blocks = scanned_blocks(config)(config, deterministic, name='blocks')
-        x_BLD, new_cache = blocks(x_BLD, cache, segments_BL, positions_BL, turn)
+        x_BLD, context = embed(tokens_BL, segments_BL, positions_BL, types_BL)
+        context = context._replace(
+            bias_BNLS=self._bias('relative_bias', context, cache),
+            prefix_BL=prefix_BL,
+            encoded_BSD=encoded_BSD,
+            encoder_segments_BS=encoder_segments_BS,
+        )
+        blocks = scanned_blocks(config, config.num_layers)(
+            config,
+            deterministic,
+            causal=config.structure != 'encoder',
+            cross=config.encoder_layers > 0,
+            name='blocks',
+        )
+        x_BLD, new_cache = blocks(x_BLD, cache, context)
 
-        if logits_at_B is not None:
-            x_BLD = jnp.take_along_axis(x_BLD, logits_at_B[:, None, None], axis=1)
-        x_BLD = Norm(config, name='final_norm')(x_BLD)
+        if logits_at_BM is not None:
+            x_BLD = jnp.take_along_axis(x_BLD, logits_at_BM[:, :, None], axis=1)
+        if config.norm_order == 'pre':
+            x_BLD = Norm(config, name='final_norm')(x_BLD)
+        result = self._head(x_BLD, table_VD, output)
+        return result if cache is None else (result, new_cache)
+
+    def _head(self, x_BLD: jax.Array, table_VD: jax.Array, output: str) -> jax.Array:
+        """Returns the output of that name; at initialisation, makes the parameters of all that there are."""
+        config, all_of_them = self.config, self.is_initializing()
+        results = {'hidden': x_BLD}
+        if config.head != 'none' and (all_of_them or output == 'logits'):
+            results['logits'] = self._logits(x_BLD, table_VD)
+        if config.pooler and (all_of_them or output in ('pooled', 'classes')):
+            pooler = Linear((config.embed_dim,), ('embed', 'norm'), use_bias=True, name='pooler')
+            results['pooled'] = jnp.tanh(pooler(x_BLD[:, 0]))
+        if config.num_classes and (all_of_them or output == 'classes'):
+            classifier = Linear((config.num_classes,), ('embed', 'type'), use_bias=True, name='classifier')
+            results['classes'] = classifier(results['pooled'])
+        return x_BLD if all_of_them else results[output]
+
+    def _embedding(
+        self, table_VD: jax.Array, dropout: nn.Dropout
+    ) -> Callable[..., tuple[jax.Array, Context]]:
+        """Returns the function (tokens, segments, positions, types) → (what blocks read, context)."""
+        config = self.config
+        rows = config.max_length + config.position_offset
+        tables: dict[str, jax.Array] = {}
+
+        def table(name: str, size: int, axis: str) -> jax.Array:
+            if name not in tables:
+                tables[name] = Embedding((size, config.embed_dim), axis, INIT_STDDEV, name=name)()
+            return tables[name].astype(config.compute_dtype)
+
+        norm = Norm(config, name='embedding_norm') if config.embedding_norm else lambda x: x
+
+        def embed(tokens_BL, segments_BL, positions_BL, types_BL):
+            if positions_BL is None:
+                positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+            x_BLD = lookup(table_VD, tokens_BL, 'activation_vocab').astype(config.compute_dtype)
+            if config.scale_embeddings:
+                x_BLD *= config.embed_dim**0.5
+            if config.token_types:
+                types_BL = jnp.zeros_like(tokens_BL) if types_BL is None else types_BL
+                x_BLD += lookup(table('type_embedding', config.token_types, 'type'), types_BL, None)
+            turn = None
+            if config.position == 'learned':
+                table_PD = table('position_embedding', rows, 'position')
+                x_BLD += lookup(table_PD, positions_BL + config.position_offset, None)
+            elif config.position == 'sinusoidal':
+                x_BLD += sinusoids(positions_BL, config.embed_dim).astype(x_BLD.dtype)
+            elif config.position == 'rotary':
+                turn = rotation(positions_BL, config)
+            x_BLD = constrain(dropout(norm(x_BLD)), 'batch', 'length', 'activation_embed')
+            return x_BLD, Context(segments_BL, positions_BL, turn)
+
+        return embed
+
+    def _bias(self, name: str, context: Context, cache: Cache | None) -> jax.Array | None:
+        """Returns what relative positions add to the scores, float32 [B or 1, N, L, S]."""
+        config = self.config
+        if config.position != 'relative':
+            return None
+        table_UN = parameter(
+            self,
+            name,
+            nn.initializers.normal(INIT_STDDEV),
+            (config.relative_buckets, config.num_heads),
+            ('bucket', 'heads'),
+        )
+        queries_BL, keys = context.positions_BL, None if cache is None else cache['key'].shape[2]
+        if keys is None:  # distances within a segment are those of the indices
+            keys = queries_BL.shape[1]
+            queries_BL = jnp.arange(keys)[None]
+        buckets_BLS = relative_buckets(
+            queries_BL,
+            jnp.arange(keys),
+            bidirectional=name.startswith('encoder') or config.structure == 'encoder',
+            num_buckets=config.relative_buckets,
+            max_distance=config.relative_distance,
+        )
+        return jnp.moveaxis(jnp.take(table_UN, buckets_BLS, axis=0), -1, 1)
+
+    def _logits(self, x_BLD: jax.Array, table_VD: jax.Array) -> jax.Array:
+        """Returns a logit for each id of the vocabulary [B, L, V]."""
+        config = self.config
+        if config.head == 'transform':
+            axes = ('embed', 'norm')
+            x_BLD = Linear((config.embed_dim,), axes, use_bias=True, name='head_dense')(x_BLD)
+            x_BLD = Norm(config, name='head_norm')(ACTIVATIONS[config.activation](x_BLD))
+        if config.scale_logits:
+            x_BLD *= config.embed_dim**-0.5
         if config.tie_embeddings:
             logits_BLV = contract(x_BLD, table_VD, transposed=True).astype(x_BLD.dtype)
         else:
             unembed = Linear((config.vocab_size,), ('embed', 'vocab'), use_bias=False, name='unembed')
             logits_BLV = unembed(x_BLD)
-        logits_BLV = constrain(logits_BLV, 'batch', 'length', 'activation_vocab')
-        return logits_BLV if cache is None else (logits_BLV, new_cache)
-
-    def _embedding(self, name: str, size: int, axis: str) -> jax.Array:
-        return Embedding((size, self.config.embed_dim), axis, name=name)()
+        if config.output_bias:
+            bias_V = parameter(self, 'output_bias', nn.initializers.zeros, (config.vocab_size,), ('vocab',))
+            logits_BLV += bias_V.astype(logits_BLV.dtype)
+        return constrain(logits_BLV, 'batch', 'length', 'activation_vocab')
 
 
 class Embedding(nn.Module):
@@ -91,11 +212,12 @@ class Embedding(nn.Module):
 
     shape: tuple[int, int]
     axis: str
+    stddev: float
 
     @nn.compact
     def __call__(self) -> jax.Array:
         """Returns the table, float32."""
-        init = nn.initializers.normal(INIT_STDDEV)
+        init = nn.initializers.normal(self.stddev)
         return parameter(self, 'embedding', init, self.shape, (self.axis, 'embed'))
 
 
@@ -109,34 +231,45 @@ def lookup(table_VD: jax.Array, ids_BL: jax.Array, axis: str | None) -> jax.Arra
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Attention, in a decoder with an encoder attention to that too, and an MLP, each a residual branch."""
 
     config: ModelConfig
     deterministic: bool
+    causal: bool = True
+    cross: bool = False
 
     @nn.compact
     def __call__(
-        self,
-        x_BLD: jax.Array,
-        cache: Cache | None,
-        segments_BL: jax.Array | None,
-        positions_BL: jax.Array,
-        turn: Rotation | None,
+        self, x_BLD: jax.Array, cache: Cache | None, context: Context
     ) -> tuple[jax.Array, Cache | None]:
         """Returns the new residual stream [B, L, D] and this layer's extended cache."""
         config = self.config
         dropout = nn.Dropout(config.dropout_rate, deterministic=self.deterministic)
 
-        h_BLD = Norm(config, name='attention_norm')(x_BLD)
-        h_BLD, cache = Attention(config, name='attention')(h_BLD, cache, segments_BL, positions_BL, turn)
-        x_BLD = constrain(x_BLD + dropout(h_BLD), 'batch', 'length', 'activation_embed')
+        def add(x_BLD: jax.Array, name: str, branch: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            """Returns x + branch(norm(x)), or norm(x + branch(x)) where norms come last."""
+            norm = Norm(config, name=f'{name}_norm')
+            before, after = (norm, lambda x: x) if config.norm_order == 'pre' else (lambda x: x, norm)
+            x_BLD = after(x_BLD + dropout(branch(before(x_BLD))))
+            return constrain(x_BLD, 'batch', 'length', 'activation_embed')
 
-        h_BLD = MLP(config, name='mlp')(Norm(config, name='mlp_norm')(x_BLD))
-        x_BLD = constrain(x_BLD + dropout(h_BLD), 'batch', 'length', 'activation_embed')
-        return x_BLD, cache
+        def attention(x_BLD: jax.Array) -> jax.Array:
+            nonlocal cache
+            y_BLD, cache = Attention(config, self.causal, name='attention')(x_BLD, cache, context)
+            return y_BLD
+
+        def cross_attention(x_BLD: jax.Array) -> jax.Array:
+            nonlocal cache
+            y_BLD, cache = CrossAttention(config, name='cross_attention')(x_BLD, cache, context)
+            return y_BLD
+
+        x_BLD = add(x_BLD, 'attention', attention)
+        if self.cross:
+            x_BLD = add(x_BLD, 'cross_attention', cross_attention)
+        return add(x_BLD, 'mlp', MLP(config, name='mlp')), cache
 
 
-def scanned_blocks(config: ModelConfig) -> type[nn.Module]:
+def scanned_blocks(config: ModelConfig, num_layers: int) -> type[nn.Module]:
     """Returns Block, rematerialised by policy and repeated over a leading axis of its parameters."""
     block = Block
     if config.remat != 'none':
@@ -147,8 +280,8 @@ def scanned_blocks(config: ModelConfig) -> type[nn.Module]:
         block,
         variable_axes={'params': 0},
         split_rngs={'params': True, 'dropout': True},
-        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
-        length=config.num_layers,
-        unroll=config.unroll,
+        in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
+        length=num_layers,
+        unroll=min(config.unroll, num_layers),
         metadata_params={nn.PARTITION_NAME: 'layers'},
     )

@@ -24,6 +24,8 @@ LOGICAL_RULES: tuple[tuple[str, MeshAxes], ...] = (
     # hidden units and vocabulary, which stay cut during the computation.
     ('layers', None),
     ('position', None),
+    ('type', None),
+    ('bucket', None),
     ('norm', None),
     ('head_dim', None),
     ('embed', 'fsdp'),

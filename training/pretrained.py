@@ -16,7 +16,7 @@ from data.fast_tokenizer import FastTokenizer
 from data.tokenizer import Tokenizer
 from data.tokenizer import export as export_tokenizer
 from data.tokenizer import load as load_tokenizer
-from model import huggingface, tensor_files
+from model import huggingface, huggingface_export, tensor_files
 from model.decoding import Decoding
 from model.families import ModelConfig
 from model.tensor_files import TensorFiles, Tensors
@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def experiment(published: Published) -> ConfigDict:
     """Returns the default experiment with a published model."""
-    keys = huggingface.model_keys(published.values, str(published.path))
+    keys = huggingface.model_keys(published.values, str(published.path), published.files.names())
     config = base.get_config()
     config.model.update(keys)
     config.sequence_length = min(keys['max_length'], LONGEST_SEQUENCE)
@@ -114,9 +114,10 @@ def _read_decoding(directory: Path) -> Decoding:
     )
 
 
-def load_params(published: Published, config: ModelConfig, abstract: Any) -> Any:
+def load_params(published: Published, abstract: Any) -> Any:
     """Returns the parameters, float32, in the shardings of `abstract`."""
-    return tensor_files.load(published.files, abstract, family=config.family, tied=config.tie_embeddings)
+    weight_map = huggingface.weight_map(published.values, published.files.names())
+    return tensor_files.load(published.files, abstract, weight_map)
 
 
 def new_directory(directory: Path) -> Path:
@@ -143,14 +144,16 @@ def move_into_place(path: Path, directory: Path) -> None:
 
 def save(directory: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer) -> None:
     """Writes a directory that transformers loads, whole or not at all; `directory` must be new or empty."""
-    values = huggingface.config_json(config)
+    values = huggingface_export.config_json(config)
     special = {
         'bos_token_id': tokenizer.bos_id,
         'eos_token_id': tokenizer.eos_id,
         'pad_token_id': tokenizer.pad_id,
     }
+    if config.encoder_layers:
+        special['decoder_start_token_id'] = tokenizer.pad_id
     written = beside(directory)
-    tensor_files.save(params, written, table=huggingface.table_of(values))
+    tensor_files.save(params, written, huggingface.weight_map(values))
     export_tokenizer(tokenizer, written)
     for name, content in ((CONFIG, values | special), (GENERATION, special)):
         (written / name).write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')

@@ -180,7 +180,7 @@ def open_run(checkpoint: str) -> Run:
 def _open_published(published: Published) -> Run:
     config = pretrained.experiment(published)
     model, mesh, abstract = _abstract_model(config, published.tokenizer)
-    params = pretrained.load_params(published, model.config, abstract)
+    params = pretrained.load_params(published, abstract)
     return Run(published.path, 0, config, {}, published.tokenizer, model, params, mesh, published.decoding)
 
 

@@ -25,6 +25,43 @@ LLAMA3 = {
     'original_max_position_embeddings': 16,
 }
 IDS = {'bos_token_id': 0, 'eos_token_id': 0}
+BERT = {
+    'num_hidden_layers': 2,
+    'hidden_size': 21,
+    'num_attention_heads': 3,
+    'intermediate_size': 25,
+    'vocab_size': 61,
+    'max_position_embeddings': 50,
+    'layer_norm_eps': 1e-5,
+}
+T5 = {
+    'num_layers': 2,
+    'num_decoder_layers': 1,
+    'd_model': 20,
+    'd_kv': 7,
+    'num_heads': 3,
+    'd_ff': 25,
+    'vocab_size': 61,
+    'relative_attention_num_buckets': 10,
+    'relative_attention_max_distance': 24,
+}
+MARIAN = {
+    'encoder_layers': 2,
+    'decoder_layers': 1,
+    'd_model': 18,
+    'encoder_attention_heads': 3,
+    'decoder_attention_heads': 3,
+    'encoder_ffn_dim': 25,
+    'decoder_ffn_dim': 25,
+    'vocab_size': 61,
+    'max_position_embeddings': 48,
+    'activation_function': 'relu',
+    'scale_embedding': True,
+    'pad_token_id': 0,
+    'eos_token_id': 2,
+    'decoder_start_token_id': 0,
+    'forced_eos_token_id': None,
+}
 
 CONFIGS = {
     'gpt2': lambda: transformers.GPT2Config(
@@ -47,15 +84,48 @@ CONFIGS = {
     'mistral': lambda: transformers.MistralConfig(**NARROW, sliding_window=5),
     'qwen2': lambda: transformers.Qwen2Config(**NARROW),
     'qwen3': lambda: transformers.Qwen3Config(**NARROW, head_dim=6),
+    'bert': lambda: transformers.BertConfig(**BERT),
+    'roberta': lambda: transformers.RobertaConfig(**BERT, type_vocab_size=1),
+    't5': lambda: transformers.T5Config(**T5, decoder_start_token_id=0),
+    't5-gated': lambda: transformers.T5Config(
+        **T5, decoder_start_token_id=0, feed_forward_proj='gated-gelu', tie_word_embeddings=False
+    ),
+    'marian': lambda: transformers.MarianConfig(**MARIAN),
+}
+CLASSES = {
+    'bert': transformers.BertForPreTraining,
+    'roberta': transformers.RobertaForMaskedLM,
+    't5': transformers.T5ForConditionalGeneration,
+    't5-gated': transformers.T5ForConditionalGeneration,
+    'marian': transformers.MarianMTModel,
 }
 
 
 def make(name: str) -> transformers.PreTrainedModel:
     """Returns the model, float32, with weights large enough that no two logits are close."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), dtype=torch.float32).eval()
+    config = CONFIGS[name]()
+    if name in CLASSES:
+        model = CLASSES[name](config).eval()
+    else:
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
             spread = torch.randn_like(parameter) * 0.3
             parameter.copy_(spread if parameter.ndim > 1 else spread + parameter.mean())
     return model
+
+
+def inputs(model: transformers.PreTrainedModel, tokens: torch.Tensor, mask: torch.Tensor) -> dict:
+    """Returns the arguments of a forward pass; an encoder-decoder reads the tokens and is to repeat them."""
+    kinds = {'labels': tokens, 'input_ids': tokens, 'attention_mask': mask}
+    if not model.config.is_encoder_decoder:
+        kinds['labels'] = torch.where(mask > 0, tokens, -100)
+    if isinstance(model, transformers.BertForPreTraining):
+        kinds['next_sentence_label'] = torch.zeros(len(tokens), dtype=torch.long)
+    return kinds
+
+
+def logits(output) -> torch.Tensor:
+    """Returns the logits of the vocabulary, whatever they are called."""
+    return output.logits if hasattr(output, 'logits') else output.prediction_logits
