@@ -98,7 +98,8 @@ def get_config() -> ConfigDict:
     config.tokenizer = ConfigDict()
     config.tokenizer.path = ''                        # .model file, or directory with a tokenizer; '' trains one
     config.tokenizer.kind = 'bpe'                     # 'bpe' or 'unigram'
-    config.tokenizer.vocab_size = 8192                # pieces, with the 256 bytes and 4 control symbols
+    config.tokenizer.vocab_size = 8192                # pieces, with the 256 bytes and all control symbols
+    config.tokenizer.control_symbols = ()             # besides <pad>, <s>, </s>, <unk>: '<mask>', '<extra_id_0>'
     config.tokenizer.sample_bytes = 10_000_000        # text it learns from, sampled from all the source
     config.tokenizer.character_coverage = 0.9995      # characters with pieces of their own; rarer ones: bytes
 

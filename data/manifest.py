@@ -32,16 +32,20 @@ TOKENIZER_KEYS = (
     'tokenizer.path',
     'tokenizer.kind',
     'tokenizer.vocab_size',
+    'tokenizer.control_symbols',
     'tokenizer.sample_bytes',
     'tokenizer.character_coverage',
 )
 CONTENTS = {'config', 'tokenizer', 'sequence_length', 'dtype', 'train', 'eval'}
 SHARD_KEYS = ('sequence_length', 'data.shard_tokens')
+# What was prepared before these keys were there was prepared with these values.
+BEFORE = {'tokenizer.control_symbols': []}
 
 
 def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
-    """Returns {key: value} of `keys` such as 'data.path'."""
-    return {key: attrgetter(key)(config) for key in keys}
+    """Returns {key: value} of `keys` such as 'data.path', as JSON gives it back: lists for tuples."""
+    values = {key: attrgetter(key)(config) for key in keys}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def determining(config: ConfigDict) -> dict[str, object]:
@@ -52,6 +56,7 @@ def determining(config: ConfigDict) -> dict[str, object]:
 
 def refuse_difference(directory: Path, there: dict, wanted: dict, how: str = 'otherwise') -> None:
     """Raises UserError, naming the keys, if some that are in both have different values."""
+    there = {**BEFORE, **there}
     keys = [key for key in wanted if key in there and there[key] != wanted[key]]
     if keys:
         differing = ', '.join(f'{key} was {there[key]!r} and is now {wanted[key]!r}' for key in keys)

@@ -159,6 +159,7 @@ def _make_tokenizer(files: list[str], config: ConfigDict) -> Tokenizer:
         kind=config.tokenizer.kind,
         vocab_size=config.tokenizer.vocab_size,
         character_coverage=config.tokenizer.character_coverage,
+        control_symbols=config.tokenizer.control_symbols,
     )
 
 

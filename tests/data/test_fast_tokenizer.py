@@ -101,6 +101,33 @@ def test_bert_lowers_case_and_frames_prompts(directories: dict[str, Path], tmp_p
     assert load(cased).encode('the FOX').tolist() == [vocabulary['the'], 1]
 
 
+def test_words_begin_where_each_kind_of_vocabulary_says(directories: dict[str, Path]) -> None:
+    for name, word, rest in (('gpt2', 'Ġfox', 'ox'), ('llama', '▁fox', 'ox'), ('bert', 'fox', '##x')):
+        encoder, vocabulary = load(directories[name]), pieces(directories[name])
+        starts = encoder.word_starts()
+        assert starts.shape == (encoder.vocab_size,)
+        assert starts[[vocabulary[word], encoder.bos_id, encoder.eos_id]].all()
+        assert not starts[vocabulary[rest]]
+    assert load(directories['gpt2']).word_starts()[pieces(directories['gpt2'])['Ċ']]  # a newline
+    llama = pieces(directories['llama'])
+    bytes_of_llama = load(directories['llama']).word_starts()[
+        [llama['<0x0A>'], llama['<0x61>'], llama['<0x95>']]
+    ]
+    assert bytes_of_llama.tolist() == [True, False, False]
+
+
+def test_sentinels_are_found_in_the_order_of_their_numbers(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
+    assert load(directories['bert']).sentinel_ids.shape == (0,)
+    shutil.copytree(directories['llama'], tmp_path, dirs_exist_ok=True)
+    names = ['<extra_id_1>', '<extra_id_0>', '<extra_id_3>']
+    (tmp_path / 'special_tokens_map.json').write_text(json.dumps({'additional_special_tokens': names}))
+    encoder = load(tmp_path)
+    assert encoder.sentinel_ids.tolist() == [encoder.vocab_size - 2, encoder.vocab_size - 3]
+    assert encoder.sentinel_ids.dtype == np.int32
+
+
 def test_batches_hold_the_same_ids_and_foreign_ids_are_skipped(encoder: Tokenizer) -> None:
     texts = ['', 'the fox', 'dog ' * 3000]
     for text, ids, document in zip(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.tokenizer import load
+from data.sentencepiece_tokenizer import train
+from data.tokenizer import export, load
 from tests.data import tiny_tokenizers
 
 transformers = pytest.importorskip('transformers')
@@ -96,6 +97,23 @@ def test_ids_texts_and_chats_are_those_of_transformers(make, tmp_path: Path) -> 
     for chat in CHATS if ours.chat_template else ():
         expected = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         assert ours.apply_chat(chat) == expected
+
+
+@pytest.mark.parametrize('mask', ['<mask>', '[MASK]'])
+def test_control_symbols_of_a_trained_tokenizer_are_special_at_transformers(
+    mask: str, tmp_path: Path
+) -> None:
+    symbols = ('<extra_id_0>', mask, '<extra_id_1>')
+    ours = train(tiny_tokenizers.TEXTS, kind='bpe', vocab_size=300, control_symbols=symbols)
+    export(ours, tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.mask_token, theirs.mask_token_id) == (mask, ours.mask_id)
+    assert theirs.convert_tokens_to_ids(['<extra_id_0>', '<extra_id_1>']) == ours.sentinel_ids.tolist()
+    assert theirs('the fox').input_ids == ours.encode_prompt('the fox').tolist()
+    assert (
+        theirs.decode([*ours.sentinel_ids, ours.mask_id, *ours.encode('fox')], skip_special_tokens=True)
+        == 'fox'
+    )
 
 
 TEMPLATE = (
