@@ -1,4 +1,4 @@
-"""Tokenizers of published models: byte-level BPE (GPT-2), BPE with byte fallback (LLaMA), WordPiece (BERT).
+"""Tokenizers of published models: BPE (of bytes: GPT-2; else: LLaMA), WordPiece (BERT), unigram (T5).
 
 The `tokenizers` library does the work; the ids are those that transformers gives for the same files.
 """

@@ -17,10 +17,13 @@ UNSPACED = ('CJK', 'IDEOGRAPHIC', 'HIRAGANA', 'KATAKANA', 'HALFWIDTH KATAKANA', 
 def sentinel_ids(id_of: Callable[[str], int | None]) -> np.ndarray:
     """Returns int32 [n]: the ids of <extra_id_0> … <extra_id_n-1>, in this order; n is 0 if there is none.
 
-    id_of: the id of a piece, None for what is no piece.
+    id_of: the id of a piece, None for what is no piece. mT5's begin with the sign for a space.
     """
-    ids = (id_of(SENTINEL.format(number)) for number in count())
-    return np.array(list(takewhile(lambda token: token is not None, ids)), np.int32)
+    for name in (SENTINEL, '\u2581' + SENTINEL):
+        ids = (id_of(name.format(number)) for number in count())
+        if found := list(takewhile(lambda token: token is not None, ids)):
+            return np.array(found, np.int32)
+    return np.zeros(0, np.int32)
 
 
 def begins_word(text: bytes) -> bool:

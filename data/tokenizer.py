@@ -81,7 +81,8 @@ def load(path: str | os.PathLike) -> Tokenizer:
     """Returns the tokenizer in a directory, or in a SentencePiece .model file.
 
     Of several in one directory the first of tokenizer.json, vocab.json with merges.txt, vocab.txt
-    (WordPiece) and tokenizer.model is taken. Raises UserError if there is none, or it cannot be read.
+    (WordPiece), spiece.model (T5) and tokenizer.model is taken. Raises UserError if there is none, or it
+    cannot be read.
     """
     path = Path(path)
     if path.is_dir():

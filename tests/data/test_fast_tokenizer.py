@@ -260,3 +260,30 @@ def test_a_directory_prepares_data_and_goes_with_it(
     assert rows.max() == expected.eos_id
     text = [token for token in rows[0].tolist() if token != expected.eos_id]
     assert expected.encode(expected.decode(rows[0])).tolist() == text
+
+
+def test_a_t5_model_gets_its_sentinels_and_ends_prompts(tmp_path: Path) -> None:
+    encoder = load(tiny_tokenizers.t5(tmp_path / 't5'))
+    end = encoder.vocab_size
+    assert (encoder.pad_id, encoder.eos_id, encoder.bos_id, encoder.mask_id) == (0, 1, 1, None)
+    assert encoder.sentinel_ids.tolist() == list(range(end - 1, end - 101, -1))
+    ids = encoder.encode_prompt('the  ﬁne\nfox <extra_id_0>').tolist()
+    assert ids[-2:] == [end - 1, 1]
+    assert encoder.decode(ids) == 'the fine fox'
+    assert encoder.token_bytes()[ids].sum() == len(' the fine fox')
+    assert encoder.token_bytes()[[0, 1, 2, end - 1]].tolist() == [0, 0, 0, 0]
+    starts = encoder.word_starts()[ids].tolist()
+    assert sum(starts) == len(['the', 'fine', 'fox', 'sentinel', 'end'])
+    encoder.save(tmp_path / 'saved')
+    assert load(tmp_path / 'saved').fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize('settings', [{'tokenizer_class': 'PegasusTokenizer'}, {}])
+def test_a_spiece_model_of_another_family_is_refused(tmp_path: Path, settings: dict) -> None:
+    tiny_tokenizers.t5(tmp_path, **({} if settings else {'pad_piece': '<nothing>'}))
+    tiny_tokenizers.write_json(tmp_path, tokenizer_config=settings)
+    kind = settings.get('tokenizer_class', 't5')
+    with pytest.raises(
+        UserError, match=rf'spiece\.model is not of the T5 family \(kind {kind}; .*save_pretrained'
+    ):
+        load(tmp_path)
