@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.num_steps = 1000                           # optimizer steps
     config.batch_size = 32                            # sequences per step, over all devices and processes
     config.sequence_length = 256                      # tokens per sequence
+    config.target_length = placeholder(int)           # tokens of targets, where they are apart; None: sequence_length
     config.grad_accumulation = 1                      # parts of a batch computed one after another
     config.objective = 'causal'                       # what is learnt: the name of a file in objectives/
     config.compute_dtype = 'auto'                     # 'float32', 'bfloat16'; 'auto': bfloat16 but on CPU
@@ -88,6 +89,7 @@ def get_config() -> ConfigDict:
     config.data.mode = 'shards'                       # 'shards' by prepare.py, or 'stream': text as it comes
     config.data.path = 'prepared/default'             # where prepare.py writes tokenizer and shards
     config.data.text_field = 'text'                   # field of a JSON line that holds the document
+    config.data.target_field = ''                     # field of the answer to it: makes pairs; '': plain text
     config.data.text_documents = 'paragraph'          # of .txt: 'paragraph' (blank line between), 'line', 'file'
     config.data.eval_fraction = 0.01                  # documents held out, chosen by the hash of their text
     config.data.shard_tokens = 1 << 24                # tokens per shard file
@@ -138,6 +140,7 @@ def shrink(config: ConfigDict) -> None:
     config.model.num_kv_heads = 2 if grouped else None
     config.model.mlp_dim = None
     config.sequence_length = 64
+    config.target_length = None
     config.batch_size = 8
     config.grad_accumulation = 1
     config.num_steps = 30

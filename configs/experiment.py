@@ -25,6 +25,7 @@ AT_LEAST_ONE = (
     'num_steps',
     'batch_size',
     'sequence_length',
+    'target_length',
     'grad_accumulation',
     'log_every',
     'keep_checkpoints',
@@ -83,7 +84,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f'{key}={value} must be a finite number.')
     for keys, minimum in ((AT_LEAST_ONE, 1), (NOT_NEGATIVE, 0)):
         for key in keys:
-            if flat[key] < minimum:
+            if flat[key] is not None and flat[key] < minimum:
                 raise UserError(f'{key}={flat[key]} is too small; it must be at least {minimum}.')
     for key in SHARES:
         if not 0 <= flat[key] < 1:
@@ -104,6 +105,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(
                 f'optimizer.weight_decay_exclude: {pattern!r} is no regular expression ({error}).'
             ) from error
+    check_pairs(config)
     _check_control_symbols(config.tokenizer.control_symbols)
     if config.batch_size % config.grad_accumulation:
         raise UserError(
@@ -124,6 +126,20 @@ def check(config: ConfigDict) -> None:
         )
     if config.sample_every and not config.sample_prompts:
         raise UserError('sample_prompts=() leaves nothing to continue; give prompts, or set sample_every=0.')
+
+
+def check_pairs(config: ConfigDict) -> None:
+    """Raises UserError for pairs of texts (data.target_field) that no row can be made of."""
+    field = config.data.target_field
+    if field and config.data.mode == 'stream':
+        raise UserError(
+            f"data.target_field={field!r} makes pairs, which data.mode='stream' cannot read. Use "
+            "data.mode='shards', and prepare.py with the same --config."
+        )
+    if field and field == config.data.text_field:
+        raise UserError(
+            f'data.target_field={field!r} is data.text_field too. Name two fields, of inputs and of targets.'
+        )
 
 
 def _check_control_symbols(symbols: tuple[str, ...]) -> None:
