@@ -3,9 +3,10 @@
   python prepare.py --config=configs/quickstart.py [--config.KEY=VALUE …]
 
 data.source says which text: files ending in .txt or .jsonl, plain, .gz or .zst; directories; globs;
-several with commas between; or builtin:python-docs, which is on every machine. A part of the
-documents (data.eval_fraction) is held out for evaluation. The result goes to data.path; with
-data.mode=stream only the tokenizer does, and training reads the text itself.
+several with commas between; or builtin:python-docs, which is on every machine. With data.target_field
+each document is a pair of texts, the input in data.text_field and its answer: .jsonl files have them, and
+builtin:docstring-pairs. A part of the documents (data.eval_fraction) is held out for evaluation. The
+result goes to data.path; with data.mode=stream only the tokenizer does, and training reads the text itself.
 
 The same command goes on after an interruption, and does nothing once all is finished. The result is
 the same, byte for byte, for any number of processes (data.num_workers). A directory that holds

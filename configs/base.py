@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.num_steps = 1000                           # optimizer steps
     config.batch_size = 32                            # sequences per step, over all devices and processes
     config.sequence_length = 256                      # tokens per sequence
-    config.target_length = placeholder(int)           # tokens of an encoder-decoder's target; None: by objective
+    config.target_length = placeholder(int)           # of targets; None: sequence_length, or what spans need
     config.grad_accumulation = 1                      # parts of a batch computed one after another
     config.objective = 'causal'                       # what is learnt: the name of a file in objectives/
     config.compute_dtype = 'auto'                     # 'float32', 'bfloat16'; 'auto': bfloat16 but on CPU
@@ -29,6 +29,13 @@ def get_config() -> ConfigDict:
     config.z_loss = 0.0                               # weight of log²Z, against drifting logits (PaLM: 1e-4)
     config.ema_decay = 0.0                            # moving average of weights, for evaluation; 0: none
     config.max_skipped_steps = 20                     # stop after this many non-finite steps in a row
+
+    # --- What masked language models (Devlin et al. 2019) and span corruption (Raffel et al. 2020) hide -----
+    config.masking = ConfigDict()
+    config.masking.rate = 0.15                        # share of tokens
+    config.masking.whole_words = False                # 'masked': all tokens of a word or none
+    config.masking.next_sentence = False              # 'masked': also learn whether two passages follow
+    config.masking.span_length = 3.0                  # 'span_corruption': tokens of a span, on average
 
     # --- Devices: how many share each axis; one -1 takes all that remain ------------------------------------
     config.mesh = ConfigDict()
@@ -105,6 +112,7 @@ def get_config() -> ConfigDict:
     config.data.mode = 'shards'                       # 'shards' by prepare.py, or 'stream': text as it comes
     config.data.path = 'prepared/default'             # where prepare.py writes tokenizer and shards
     config.data.text_field = 'text'                   # field of a JSON line that holds the document
+    config.data.target_field = ''                     # field of the answer to it: makes pairs; '': plain text
     config.data.text_documents = 'paragraph'          # of .txt: 'paragraph' (blank line between), 'line', 'file'
     config.data.eval_fraction = 0.01                  # documents held out, chosen by the hash of their text
     config.data.shard_tokens = 1 << 24                # tokens per shard file
@@ -115,7 +123,8 @@ def get_config() -> ConfigDict:
     config.tokenizer = ConfigDict()
     config.tokenizer.path = ''                        # .model file, or directory with a tokenizer; '' trains one
     config.tokenizer.kind = 'bpe'                     # 'bpe' or 'unigram'
-    config.tokenizer.vocab_size = 8192                # pieces, with the 256 bytes and 4 control symbols
+    config.tokenizer.vocab_size = 8192                # pieces, with the 256 bytes and all control symbols
+    config.tokenizer.control_symbols = ()             # besides <pad>, <s>, </s>, <unk>: '<mask>', '<extra_id_0>'
     config.tokenizer.sample_bytes = 10_000_000        # text it learns from, sampled from all the source
     config.tokenizer.character_coverage = 0.9995      # characters with pieces of their own; rarer ones: bytes
 
@@ -154,6 +163,7 @@ def shrink(config: ConfigDict) -> None:
     config.model.num_kv_heads = 2 if grouped else None
     config.model.mlp_dim = None
     config.sequence_length = 64
+    config.target_length = None
     config.batch_size = 8
     config.grad_accumulation = 1
     config.num_steps = 30

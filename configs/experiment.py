@@ -25,6 +25,7 @@ AT_LEAST_ONE = (
     'num_steps',
     'batch_size',
     'sequence_length',
+    'target_length',
     'grad_accumulation',
     'log_every',
     'keep_checkpoints',
@@ -60,6 +61,8 @@ POSITIVE = (
     'model.rope_theta',
     'model.rope_factor',
 )
+# Pieces that every trained tokenizer has, and that tokenizer.control_symbols therefore cannot add.
+OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
 RANGES = {  # both ends included; SentencePiece takes no lower coverage
     'optimizer.decay_fraction': (0, 1),
     'optimizer.final_learning_rate': (0, 1),
@@ -81,7 +84,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f'{key}={value} must be a finite number.')
     for keys, minimum in ((AT_LEAST_ONE, 1), (NOT_NEGATIVE, 0)):
         for key in keys:
-            if flat[key] < minimum:
+            if flat[key] is not None and flat[key] < minimum:
                 raise UserError(f'{key}={flat[key]} is too small; it must be at least {minimum}.')
     for key in SHARES:
         if not 0 <= flat[key] < 1:
@@ -92,7 +95,7 @@ def check(config: ConfigDict) -> None:
     for key, (lowest, highest) in RANGES.items():
         if not lowest <= flat[key] <= highest:
             raise UserError(f'{key}={flat[key]} must be from {lowest} to {highest}.')
-    for key in ('sample_prompts', 'optimizer.weight_decay_exclude'):
+    for key in ('sample_prompts', 'optimizer.weight_decay_exclude', 'tokenizer.control_symbols'):
         if not all(isinstance(text, str) for text in flat[key]):
             raise UserError(f"{key}={flat[key]} must hold texts, such as ('a', 'b').")
     for pattern in config.optimizer.weight_decay_exclude:
@@ -102,6 +105,8 @@ def check(config: ConfigDict) -> None:
             raise UserError(
                 f'optimizer.weight_decay_exclude: {pattern!r} is no regular expression ({error}).'
             ) from error
+    check_pairs(config)
+    _check_control_symbols(config.tokenizer.control_symbols)
     if config.batch_size % config.grad_accumulation:
         raise UserError(
             f'batch_size={config.batch_size} does not divide into grad_accumulation='
@@ -121,6 +126,36 @@ def check(config: ConfigDict) -> None:
         )
     if config.sample_every and not config.sample_prompts:
         raise UserError('sample_prompts=() leaves nothing to continue; give prompts, or set sample_every=0.')
+
+
+def check_pairs(config: ConfigDict) -> None:
+    """Raises UserError for pairs of texts (data.target_field) that no row can be made of."""
+    field = config.data.target_field
+    if field and config.data.mode == 'stream':
+        raise UserError(
+            f"data.target_field={field!r} makes pairs, which data.mode='stream' cannot read. Use "
+            "data.mode='shards', and prepare.py with the same --config."
+        )
+    if field and field == config.data.text_field:
+        raise UserError(
+            f'data.target_field={field!r} is data.text_field too. Name two fields, of inputs and of targets.'
+        )
+
+
+def _check_control_symbols(symbols: tuple[str, ...]) -> None:
+    for number, symbol in enumerate(symbols):
+        if not symbol or re.search(r'[\s\u2581]', symbol):
+            problem = 'is empty or holds a space'
+        elif OWN_SYMBOLS.fullmatch(symbol):
+            problem = 'is a piece of every tokenizer already'
+        elif symbol in symbols[:number]:
+            problem = 'is there twice'
+        else:
+            continue
+        raise UserError(
+            f'tokenizer.control_symbols={symbols}: {symbol!r} {problem}. Give names of their own, such as '
+            "('<mask>', '<extra_id_0>')."
+        )
 
 
 def save(config: ConfigDict, path: Path) -> None:

@@ -18,7 +18,7 @@ TOKENS_AT_A_TIME = 1 << 19  # rows of several steps are gathered together, which
 
 
 class RowSource(Sized, Protocol):
-    """len() rows; an array of row numbers gives int32 [len(numbers), sequence_length + 1]."""
+    """len() rows; an array of row numbers gives int32 [len(numbers), T + 1]."""
 
     def __getitem__(self, numbers: np.ndarray, /) -> np.ndarray: ...
 

@@ -1,4 +1,4 @@
-"""Tokenizers of published models: byte-level BPE (GPT-2), BPE with byte fallback (LLaMA), WordPiece (BERT).
+"""Tokenizers of published models: BPE (of bytes: GPT-2; else: LLaMA), WordPiece (BERT), unigram (T5).
 
 The `tokenizers` library does the work; the ids are those that transformers gives for the same files.
 """
@@ -16,12 +16,16 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from configs.errors import UserError
-from data import chat, tokenizer_files
+from data import chat, pieces, tokenizer_files
 from data.text import lone_surrogate
 from data.vocabulary import read_vocabulary
 
 SPACE_SIGN = '\u2581'
 BYTE_PIECE = re.compile('<0x[0-9A-F]{2}>')
+# Byte-level BPE spells printable bytes as themselves, and the others as U+0100, U+0101, … in their order.
+PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+BYTE_OF = {chr(byte): byte for byte in PRINTABLE}
+BYTE_OF |= {chr(0x100 + n): byte for n, byte in enumerate(sorted({*range(0x100)} - {*PRINTABLE}))}
 
 
 class FastTokenizer:
@@ -51,6 +55,7 @@ class FastTokenizer:
         self.bos_id: int = ids.get('bos', ids.get('cls', end))
         self.pad_id: int = ids.get('pad', end)
         self.mask_id: int | None = ids.get('mask')
+        self.sentinel_ids: np.ndarray = pieces.sentinel_ids(self._backend.token_to_id)
         self.chat_template: str | None = chat.find_template(files, origin)
         self.fingerprint: str = self._fingerprint()
 
@@ -111,15 +116,29 @@ class FastTokenizer:
 
         A WordPiece counts without its '##', and the spaces between words, which it forgets, for nothing.
         """
+        sizes = np.zeros(self.vocab_size, np.int32)
+        for token, (text, _) in self._texts().items():
+            sizes[token] = len(text)
+        return sizes
+
+    def word_starts(self) -> np.ndarray:
+        """Returns bool [vocab_size]: whether a token begins a word; see data/tokenizer.py."""
+        starts = np.ones(self.vocab_size, bool)
+        for token, (_, begins) in self._texts().items():
+            starts[token] = begins
+        return starts
+
+    def _texts(self) -> dict[int, tuple[bytes, bool]]:
+        """Returns {id: (UTF-8 it stands for, whether it begins a word)} of all but special tokens."""
         added = self._backend.get_added_tokens_decoder()
         steps = list(_decoding(self._backend))
-        sizes = np.zeros(self.vocab_size, np.int32)
+        texts = {}
         for piece, token in self._backend.get_vocab(with_added_tokens=True).items():
             if token not in added:
-                sizes[token] = _bytes_of(piece, steps)
+                texts[token] = _text_of(piece, steps)
             elif not added[token].special:
-                sizes[token] = len(piece.encode())
-        return sizes
+                texts[token] = piece.encode(), pieces.begins_word(piece.encode())
+        return texts
 
     def apply_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Returns the prompt for an answer to `messages`; UserError without a chat template."""
@@ -140,15 +159,22 @@ def _decoding(backend: Backend) -> Iterator[dict[str, Any]]:
             yield step
 
 
-def _bytes_of(piece: str, steps: Sequence[Mapping[str, Any]]) -> int:
-    """Returns how many UTF-8 bytes of text `piece` stands for, decoded by `steps`."""
+def _text_of(piece: str, steps: Sequence[Mapping[str, Any]]) -> tuple[bytes, bool]:
+    """Returns the UTF-8 that `piece` stands for, decoded by `steps`, and whether it begins a word."""
     for step in steps:
-        if step['type'] == 'ByteLevel':
-            return len(piece)  # a character for each byte
-        if step['type'] == 'ByteFallback' and BYTE_PIECE.fullmatch(piece):
-            return 1
         if step['type'] == 'WordPiece':
-            piece = piece.removeprefix(step['prefix'])
-        elif step['type'] in ('Metaspace', 'Replace'):
+            text = piece.removeprefix(step['prefix'])
+            return text.encode(), text == piece
+    text = _decoded(piece, steps)
+    return text, pieces.begins_word(text)
+
+
+def _decoded(piece: str, steps: Sequence[Mapping[str, Any]]) -> bytes:
+    for step in steps:
+        if step['type'] == 'ByteLevel' and BYTE_OF.keys() >= set(piece):
+            return bytes(BYTE_OF[character] for character in piece)
+        if step['type'] == 'ByteFallback' and BYTE_PIECE.fullmatch(piece):
+            return bytes.fromhex(piece[3:5])
+        if step['type'] in ('Metaspace', 'Replace'):
             piece = piece.replace(SPACE_SIGN, ' ')
-    return len(piece.encode())
+    return piece.encode()

@@ -42,8 +42,10 @@ class Loader(Protocol):
         ...
 
     def batches(self, position: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (rows int32 [R, sequence_length + 1], position int32 [R, P] after them).
+        """Yields (rows int32 [R, T + 1], position int32 [R, P] after them).
 
+        T is sequence_length, and of pairs sequence_length + target_length; data/manifest.py says how
+        a row holds them.
         Row r of a position belongs to row r of the batch, whichever process holds it.
         """
         ...
@@ -97,8 +99,9 @@ def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokeniz
         )
     shards.check(directory, described['shards'])
     deciding = {'manifest': manifest.fingerprint(prepared), 'split': split, 'batch_size': config.batch_size}
+    length = prepared['sequence_length'] + prepared.get('target_length', 0)
     return EpochLoader(
-        shards.Rows(directory, described['shards'], prepared['sequence_length'], prepared['dtype']),
+        shards.Rows(directory, described['shards'], length, prepared['dtype']),
         tokenizer=tokenizer,
         fingerprint=manifest.fingerprint(deciding | {'seed': config.seed}),
         batch_size=config.batch_size,

@@ -11,6 +11,13 @@ holds n · sequence_length + 1 tokens; row i is the sequence_length + 1 tokens f
 i · sequence_length on. Neighbouring rows share one token, the last target of one and the first
 input of the next, so that every token is the target of exactly one row. The last row of a split
 is filled up with the pad token.
+
+With data.target_field a document is a pair of texts, and a row is for an encoder and a decoder:
+sequence_length tokens of inputs, then target_length tokens of targets, in shards that are laid out as
+above with the sum of both for sequence_length; the one token more is to be ignored. The inputs of
+several pairs stand one after another, each ended by eos, and the targets likewise in the same order;
+what is left of either side is pad. So pair i of a row is what stands before the i-th eos of each side.
+No text of a pair is empty: where eos is the pad token too, the first empty one is behind the last pair.
 """
 
 from __future__ import annotations
@@ -32,26 +39,55 @@ TOKENIZER_KEYS = (
     'tokenizer.path',
     'tokenizer.kind',
     'tokenizer.vocab_size',
+    'tokenizer.control_symbols',
     'tokenizer.sample_bytes',
     'tokenizer.character_coverage',
 )
 CONTENTS = {'config', 'tokenizer', 'sequence_length', 'dtype', 'train', 'eval'}
 SHARD_KEYS = ('sequence_length', 'data.shard_tokens')
+# Why pairs are left out: the second half of a count's name, and what it means.
+LEFT_OUT = {
+    'empty': 'with an empty text',
+    'end_symbol': 'with an end symbol within a text',
+    'long_input': 'with an input longer than sequence_length',
+    'long_target': 'with a target longer than target_length',
+}
+# What was prepared before these keys were there was prepared with these values.
+BEFORE = {'tokenizer.control_symbols': [], 'data.target_field': '', 'target_length': 0}
 
 
 def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
-    """Returns {key: value} of `keys` such as 'data.path'."""
-    return {key: attrgetter(key)(config) for key in keys}
+    """Returns {key: value} of `keys` such as 'data.path', as JSON gives it back: lists for tuples."""
+    values = {key: attrgetter(key)(config) for key in keys}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def target_length(config: ConfigDict) -> int:
+    """Returns how many tokens of a prepared row are for targets: none without data.target_field."""
+    return (config.target_length or config.sequence_length) if config.data.target_field else 0
 
 
 def determining(config: ConfigDict) -> dict[str, object]:
     """Returns {key: value} of the config keys that decide what prepare.py writes."""
-    keys = ('data.source', *READING_KEYS, *TOKENIZER_KEYS)
-    return select(config, keys + SHARD_KEYS if config.data.mode == 'shards' else keys)
+    wanted = select(config, ('data.source', *READING_KEYS, 'data.target_field', *TOKENIZER_KEYS))
+    if config.data.mode == 'shards':
+        wanted |= select(config, SHARD_KEYS) | {'target_length': target_length(config)}
+    return wanted
+
+
+def left_out(counted: dict) -> list[str]:
+    """Returns such as '3 with an empty text' for each reason for which pairs were left out.
+
+    counted: {'train': {'left_out_empty': 1, …}, 'eval': …}, a manifest for instance.
+    """
+    splits = (counted['train'], counted['eval'])
+    numbers = {reason: sum(split.get(f'left_out_{reason}', 0) for split in splits) for reason in LEFT_OUT}
+    return [f'{number:,} {LEFT_OUT[reason]}' for reason, number in numbers.items() if number]
 
 
 def refuse_difference(directory: Path, there: dict, wanted: dict, how: str = 'otherwise') -> None:
     """Raises UserError, naming the keys, if some that are in both have different values."""
+    there = {**BEFORE, **there}
     keys = [key for key in wanted if key in there and there[key] != wanted[key]]
     if keys:
         differing = ', '.join(f'{key} was {there[key]!r} and is now {wanted[key]!r}' for key in keys)
@@ -109,7 +145,9 @@ def load(config: ConfigDict) -> dict:
             'run prepare.py again.'
         )
     # The text is what the manifest says it is; only what shapes the rows must agree.
-    refuse_difference(directory, manifest['config'], select(config, ('sequence_length', *TOKENIZER_KEYS)))
+    wanted = select(config, ('sequence_length', 'data.target_field', *TOKENIZER_KEYS))
+    wanted['target_length'] = target_length(config)
+    refuse_difference(directory, manifest['config'], wanted)
     return manifest
 
 

@@ -24,11 +24,10 @@ from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import manifest, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
+from data import manifest, packing, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
 from data.batching import in_batches
 from data.compression import is_compressed
 from data.progress import PreparationProgress
@@ -107,8 +106,9 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
 
 def _find_files(directory: Path, config: ConfigDict, finished: bool) -> list[str]:
     """Returns the files of the source, none if it is gone but no longer needed."""
-    if sources.BUILTIN in config.data.source and not (directory / sources.BUILTIN_FILE).exists():
-        print('Collecting the embedded corpus: Python’s reference and docstrings …', flush=True)
+    for name, (file, _) in sources.BUILTINS.items():
+        if name in config.data.source and not (directory / file).exists():
+            print(f'Collecting {name} from Python’s own documentation …', flush=True)
     try:
         return sources.find_files(config)
     except UserError:
@@ -121,7 +121,7 @@ def _refuse_foreign(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f'data.path={str(directory)!r} is a file. Give the name of a directory.')
     if directory.is_dir() and not (directory / 'preparation.json').exists():
-        ours = ('.tmp', sources.BUILTIN_FILE)
+        ours = ('.tmp', *(file for file, _ in sources.BUILTINS.values()))
         foreign = [path.name for path in directory.iterdir() if not path.name.endswith(ours)]
         if foreign:
             raise UserError(
@@ -159,6 +159,7 @@ def _make_tokenizer(files: list[str], config: ConfigDict) -> Tokenizer:
         kind=config.tokenizer.kind,
         vocab_size=config.tokenizer.vocab_size,
         character_coverage=config.tokenizer.character_coverage,
+        control_symbols=config.tokenizer.control_symbols,
     )
 
 
@@ -253,28 +254,27 @@ def _load_tokenizer(directory: Path, fingerprint: str) -> Tokenizer:
 def tokenise_part(directory: Path, number: int, part: Split, fingerprint: str, config: ConfigDict) -> dict:
     """Writes the tokens of one part, then its counts, which say that it is finished; returns them.
 
-    Counts: {'train': {documents, bytes, tokens}, 'eval': …}.
+    Counts: {'train': those of its Packer, 'eval': …}.
     """
     encoder = _load_tokenizer(directory / 'tokenizer', fingerprint)
     dtype = token_dtype(encoder)
-    counts = {name: dict.fromkeys(('documents', 'bytes', 'tokens'), 0) for name in SPLIT_NAMES}
+    packers = {name: packing.packer(encoder, config) for name in SPLIT_NAMES}
     (directory / 'parts').mkdir(exist_ok=True)
     paths = {name: _part_path(directory, number, name) for name in SPLIT_NAMES}
     with open(paths['train'], 'wb') as train, open(paths['eval'], 'wb') as held_out:
         fraction = config.data.eval_fraction
-        for texts in in_batches(document.text for document in sources.read_split(part, config)):
-            chosen = [sources.is_held_out(text, fraction) for text in texts]
-            for name, file, want in (('train', train, False), ('eval', held_out, True)):
-                mine = [text for text, held in zip(texts, chosen, strict=True) if held is want]
+        files = {'train': train, 'eval': held_out}
+        for documents in in_batches(sources.read_split(part, config)):
+            chosen = [sources.is_held_out(document.text, fraction) for document in documents]
+            for name, want in (('train', False), ('eval', True)):
+                mine = [document for document, held in zip(documents, chosen, strict=True) if held is want]
                 if mine:
-                    tokens = np.concatenate(encoder.encode_documents(mine))
-                    file.write(tokens.astype(dtype).tobytes())
-                    counts[name]['documents'] += len(mine)
-                    counts[name]['bytes'] += sum(len(text.encode()) for text in mine)
-                    counts[name]['tokens'] += len(tokens)
-        for file in (train, held_out):
+                    files[name].write(packers[name].add(mine).astype(dtype).tobytes())
+        for name, file in files.items():
+            file.write(packers[name].finish().astype(dtype).tobytes())
             file.flush()
             os.fsync(file.fileno())
+    counts = {name: packers[name].counts for name in SPLIT_NAMES}
     manifest.write(_part_path(directory, number, 'json'), {'format': manifest.FORMAT, **counts})
     return counts
 
@@ -290,26 +290,29 @@ def _sum(results: list[dict], field: str, names: tuple[str, ...] = SPLIT_NAMES) 
 
 def _write_shards(directory: Path, results: list[dict], encoder: Tokenizer, config: ConfigDict) -> dict:
     """Joins the parts into shards and returns what the manifest says of them."""
-    if not _sum(results, 'documents', ('train',)):
+    fields = results[0]['train']
+    totals = {name: {field: _sum(results, field, (name,)) for field in fields} for name in SPLIT_NAMES}
+    if not totals['train']['documents']:
+        left_out = ''.join(f', left out {reason}' for reason in manifest.left_out(totals))
         raise UserError(
             f'data.source={config.data.source!r} holds no training document (held out: '
-            f'{_sum(results, "documents", ("eval",))}). Add text, or lower data.eval_fraction.'
+            f'{totals["eval"]["documents"]}{left_out}). Add text, or lower data.eval_fraction.'
         )
     dtype = token_dtype(encoder)
     special = {name: getattr(encoder, f'{name}_id') for name in ('pad', 'bos', 'eos')}
     content = {'tokenizer': encoder.fingerprint, 'vocab_size': encoder.vocab_size, 'special_ids': special}
     content |= {'sequence_length': config.sequence_length, 'dtype': dtype}
+    content['target_length'] = manifest.target_length(config)
     for name in SPLIT_NAMES:
         paths = [_part_path(directory, number, name) for number in range(len(results))]
-        parts = shard_writer.Parts(paths, [result[name]['tokens'] for result in results], dtype)
+        parts = shard_writer.Parts(paths, dtype)
         written = shard_writer.write_shards(
             directory / name,
             parts,
-            length=config.sequence_length,
+            length=config.sequence_length + content['target_length'],
             shard_tokens=config.data.shard_tokens,
             pad_id=encoder.pad_id,
             dtype=dtype,
         )
-        counts = {field: _sum(results, field, (name,)) for field in ('documents', 'bytes', 'tokens')}
-        content[name] = {**counts, 'rows': sum(shard['rows'] for shard in written), 'shards': written}
+        content[name] = {**totals[name], 'rows': sum(shard['rows'] for shard in written), 'shards': written}
     return content

@@ -1,9 +1,12 @@
-"""The corpus that every machine has: `builtin:python-docs`.
+"""The corpora that every machine has: `builtin:python-docs` and `builtin:docstring-pairs`.
 
-Two kinds of documents, several MB of English in all: the chapters of the language reference
-that ship with Python for `help()`, and the docstrings of the standard library and of the
-installed packages. Sources are parsed, never imported, so that building the corpus runs no
-foreign code. Its order depends only on what is installed.
+The first is of two kinds of documents, several MB of English in all: the chapters of the language
+reference that ship with Python for `help()`, and the docstrings of the standard library and of the
+installed packages. The second is of pairs to learn to summarise from: what the docstrings of the
+standard library's functions and classes say at length, and the line that they begin with.
+
+Sources are parsed, never imported, so that building a corpus runs no foreign code. Its order depends
+only on what is installed.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ PLAIN = frozenset(" \n.,'")
 LEAST_PLAIN = 0.9  # share of letters and of PLAIN characters; doctests and tables of constants have less
 MAX_BYTES = 8_000_000  # enough to learn from, and a few seconds to build however much is installed
 
+SHORTEST_BODY = 100  # characters; of pairs
+SUMMARY = range(10, 201)  # characters; of pairs
+
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -46,6 +52,23 @@ def documents() -> Iterator[tuple[str, str]]:
                 return
 
 
+def pairs() -> Iterator[tuple[str, str, str]]:
+    """Yields (id, body, summary) of the standard library's functions and classes, each body once.
+
+    The summary is the first line of a docstring, which a blank line sets off from the body (PEP 257).
+    """
+    root = Path(sysconfig.get_paths()['stdlib'])
+    seen = set()
+    for path in _python_files(root):
+        for identifier, text in _members(_parse(path), path.relative_to(root).as_posix()):
+            summary, _, body = text.partition('\n\n')
+            body = body.strip()
+            is_line = '\n' not in summary and len(summary) in SUMMARY
+            if is_line and len(body) >= SHORTEST_BODY and body not in seen:
+                seen.add(body)
+                yield identifier, body, summary
+
+
 def is_prose(text: str) -> bool:
     """Whether a docstring is long enough to say something, and says it in words rather than symbols."""
     plain = sum(character.isalpha() or character in PLAIN for character in text)
@@ -60,7 +83,7 @@ def _all_documents() -> Iterator[tuple[str, str]]:
     paths = sysconfig.get_paths()
     for root in dict.fromkeys(paths[key] for key in ('stdlib', 'purelib', 'platlib')):
         for path in _python_files(Path(root)):
-            yield from _docstrings(path, path.relative_to(root).as_posix())
+            yield from _documented(_parse(path), path.relative_to(root).as_posix())
 
 
 def _python_files(root: Path) -> Iterator[Path]:
@@ -73,14 +96,14 @@ def _python_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _docstrings(path: Path, name: str) -> Iterator[tuple[str, str]]:
+def _parse(path: Path) -> ast.Module:
+    """Returns the syntax tree of a source, an empty one if it cannot be parsed."""
     try:
         with tokenize.open(path) as file, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # foreign sources may hold doubtful escapes
-            tree = ast.parse(file.read())
+            return ast.parse(file.read())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # templates and sources of other Pythons are no English either
-    yield from _documented(tree, name)
+        return ast.Module([], [])  # templates and sources of other Pythons are no English either
 
 
 def _documented(node: Documented, name: str) -> Iterator[tuple[str, str]]:
@@ -91,6 +114,10 @@ def _documented(node: Documented, name: str) -> Iterator[tuple[str, str]]:
     text = ast.get_docstring(node)
     if text:
         yield f'{name}:{getattr(node, "lineno", 1)}', text
+    yield from _members(node, name)
+
+
+def _members(node: Documented, name: str) -> Iterator[tuple[str, str]]:
     for child in node.body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _documented(child, name)

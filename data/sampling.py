@@ -47,5 +47,5 @@ def _limited(splits: list[Split], config: ConfigDict) -> Iterator[str]:
             if left <= 0:
                 return
             if not is_held_out(document.text, config.data.eval_fraction):
-                yield document.text[:left]
-                left -= len(document.text.encode())
+                yield '\n'.join(filter(None, (document.text, document.target)))[:left]
+                left -= document.size()

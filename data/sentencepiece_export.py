@@ -13,6 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from configs.errors import UserError
+from data import pieces
 
 SPACE_SIGN = '\u2581'
 UNIGRAM, BPE = 1, 2  # trainer_spec.model_type
@@ -54,6 +55,8 @@ def files(model: bytes) -> dict[str, bytes]:
         'unk_token': trainer.unk_piece,
         'clean_up_tokenization_spaces': False,
     }
+    if mask := next((name for name in pieces.MASKS if name in special), None):
+        settings['mask_token'] = mask
     if trainer.pad_id >= 0:
         settings['pad_token'] = trainer.pad_piece
     return {

@@ -19,7 +19,7 @@ import numpy as np
 import sentencepiece
 
 from configs.errors import UserError, choose
-from data import chat, tokenizer_files
+from data import chat, pieces, tokenizer_files
 from data.text import lone_surrogate
 
 SPACE_SIGN = '\u2581'
@@ -48,7 +48,9 @@ class SentencePieceTokenizer:
         # Models such as LLaMA's have no padding piece; with bytes to fall back on, none is ever unknown.
         has_padding = self._processor.pad_id() >= 0
         self.pad_id: int = self._processor.pad_id() if has_padding else self._processor.unk_id()
-        self.mask_id: int | None = None
+        masks = (self._id_of(piece) for piece in pieces.MASKS)
+        self.mask_id: int | None = next((token for token in masks if token is not None), None)
+        self.sentinel_ids: np.ndarray = pieces.sentinel_ids(self._id_of)
         self.chat_template: str | None = None
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
         if self._processor.piece_to_id(SPACE_SIGN) == self._processor.unk_id():
@@ -60,6 +62,10 @@ class SentencePieceTokenizer:
                 f'{origin} has no symbol for the beginning or the end of a document (bos_id={self.bos_id}, '
                 f'eos_id={self.eos_id}); train it with both, or leave tokenizer.path empty to train one.'
             )
+
+    def _id_of(self, symbol: str) -> int | None:
+        token = self._processor.piece_to_id(symbol)  # that of <unk> for what is no piece
+        return token if self._processor.id_to_piece(token) == symbol else None
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model into `directory`, whole or not at all, in place of another tokenizer's files."""
@@ -110,8 +116,8 @@ class SentencePieceTokenizer:
 
     @cached_property
     def _space_sign_ids(self) -> np.ndarray:
-        pieces = [f'<0x{byte:02X}>' for byte in SPACE_SIGN.encode()]
-        return np.array([self._processor.piece_to_id(piece) for piece in pieces], np.int32)
+        spelt = [f'<0x{byte:02X}>' for byte in SPACE_SIGN.encode()]
+        return np.array([self._processor.piece_to_id(piece) for piece in spelt], np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`; broken UTF-8 becomes U+FFFD.
@@ -122,19 +128,25 @@ class SentencePieceTokenizer:
 
     def token_bytes(self) -> np.ndarray:
         """Returns int32 [vocab_size]: the UTF-8 bytes each token stands for, 0 for control tokens."""
-        return np.array([self._bytes_of(token) for token in range(self.vocab_size)], np.int32)
+        return np.array([len(self._bytes_of(token)) for token in range(self.vocab_size)], np.int32)
+
+    def word_starts(self) -> np.ndarray:
+        """Returns bool [vocab_size]: whether a token begins a word; see data/tokenizer.py."""
+        return np.array([pieces.begins_word(self._bytes_of(token)) for token in range(self.vocab_size)])
 
     def apply_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Raises UserError: a SentencePiece model has no chat template."""
         return chat.render(self.chat_template, messages, {}, self._origin)
 
-    def _bytes_of(self, token: int) -> int:
+    def _bytes_of(self, token: int) -> bytes:
+        """Returns the UTF-8 that a token stands for, none for a control token."""
         processor = self._processor
         if processor.is_control(token) or processor.is_unknown(token) or processor.is_unused(token):
-            return 0
+            return b''
+        piece = processor.id_to_piece(token)
         if processor.is_byte(token):
-            return 1
-        return len(processor.id_to_piece(token).replace(SPACE_SIGN, ' ').encode())
+            return bytes.fromhex(piece[3:5])  # <0x0A>
+        return piece.replace(SPACE_SIGN, ' ').encode()
 
 
 def chunks(text: str, size: int = CHUNK) -> Iterator[str]:
@@ -156,12 +168,18 @@ def chunks(text: str, size: int = CHUNK) -> Iterator[str]:
 
 
 def train(
-    texts: Iterable[str], *, kind: str, vocab_size: int, character_coverage: float = 0.9995
+    texts: Iterable[str],
+    *,
+    kind: str,
+    vocab_size: int,
+    character_coverage: float = 0.9995,
+    control_symbols: Sequence[str] = (),
 ) -> SentencePieceTokenizer:
     """Trains a tokenizer; the same texts in the same order give the same bytes everywhere.
 
-    kind: 'bpe' (Sennrich et al. 2016) or 'unigram' (Kudo 2018). Ids: pad 0, bos 1, eos 2, unk 3,
-    the 256 bytes, then pieces. Raises UserError when the texts cannot support the vocabulary.
+    kind: 'bpe' (Sennrich et al. 2016) or 'unigram' (Kudo 2018). Ids: pad 0, bos 1, eos 2, unk 3, the
+    `control_symbols`, which stand for no text, the 256 bytes, then pieces. Raises UserError when the
+    texts cannot support the vocabulary.
     """
     choose('tokenizer.kind', kind, ('bpe', 'unigram'))
     model = io.BytesIO()
@@ -174,6 +192,7 @@ def train(
             vocab_size=vocab_size,
             character_coverage=character_coverage,
             required_chars=SPACE_SIGN,  # else a text without spaces makes a tokenizer without one
+            control_symbols=list(control_symbols),
             byte_fallback=True,
             normalization_rule_name='identity',
             add_dummy_prefix=False,
@@ -188,7 +207,7 @@ def train(
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise _explain(error, kind, vocab_size) from error
+        raise _explain(error, kind, vocab_size, 4 + len(control_symbols)) from error
     return SentencePieceTokenizer(model.getvalue())
 
 
@@ -203,7 +222,7 @@ def _sentences(texts: Iterable[str]) -> Iterator[bytes]:
                 yield chunk.encode()
 
 
-def _explain(error: RuntimeError, kind: str, vocab_size: int) -> UserError:
+def _explain(error: RuntimeError, kind: str, vocab_size: int, controls: int) -> UserError:
     """Turns the trainer's message into one about config.tokenizer."""
     message = str(error)
     if found := re.search(r'Vocabulary size too high.*<= (\d+)', message):
@@ -214,8 +233,8 @@ def _explain(error: RuntimeError, kind: str, vocab_size: int) -> UserError:
         )
     if found := re.search(r'smaller than required_chars. \d+ vs (\d+)', message):
         return UserError(
-            f'tokenizer.vocab_size={vocab_size} is less than the smallest that works, {found[1]}: 4 control '
-            'symbols, 256 bytes and the characters of the text. Raise it, or lower '
+            f'tokenizer.vocab_size={vocab_size} is less than the smallest that works, {found[1]}: '
+            f'{controls} control symbols, 256 bytes and the characters of the text. Raise it, or lower '
             'tokenizer.character_coverage, so that more characters are spelt in bytes.'
         )
     if '!sentences_.empty()' in message:

@@ -21,23 +21,35 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.errors import UserError, choose
+from configs.experiment import check_pairs
 from data import python_docs, text
 from data.compression import COMPRESSIONS, is_compressed, read_blocks
 from data.files import write_whole
 
 FORMATS = ('.txt', '.jsonl')
-BUILTIN = 'builtin:python-docs'
-BUILTIN_FILE = 'python-docs.jsonl'  # in data.path
+BUILTINS = {  # name: (file in data.path, what yields an identifier and the texts of each document)
+    'builtin:python-docs': ('python-docs.jsonl', python_docs.documents),
+    'builtin:docstring-pairs': ('docstring-pairs.jsonl', python_docs.pairs),
+}
 SPLIT_BYTES = 2 << 20  # small enough to keep many processes busy, large enough to make starting cheap
 SAMPLED_BYTES = 1 << 16  # hashed at either end of a file to recognise it
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it stands: 'path:offset', in bytes of the uncompressed file."""
+    """A text, for pairs its target, and where it stands: 'path:offset', in bytes of the uncompressed file."""
 
     id: str
     text: str
+    target: str = ''
+
+    def __len__(self) -> int:
+        """Returns its length in characters."""
+        return len(self.text) + len(self.target)
+
+    def size(self) -> int:
+        """Returns its length in bytes of UTF-8."""
+        return len(self.text.encode()) + len(self.target.encode())
 
 
 @dataclass(frozen=True)
@@ -55,24 +67,35 @@ class Split:
 def find_files(config: ConfigDict) -> list[str]:
     """Returns the files of data.source, in the order it names them; UserError if there are none.
 
-    The embedded corpus is written into data.path the first time, and is a file like others then.
+    An embedded corpus is written into data.path the first time, and is a file like others then.
     """
+    check_pairs(config)
     names = [name.strip() for name in config.data.source.split(',') if name.strip()]
     if not names:
         raise UserError(
-            "data.source='' names no text. Give files, directories, globs or " + repr(BUILTIN) + '.'
+            "data.source='' names no text. Give files, directories, globs or "
+            + ' or '.join(map(repr, BUILTINS))
+            + '.'
         )
     files = dict.fromkeys(path for name in names for path in _expand(name, config))
     for path in files:
         if os.path.getsize(path) == 0:
             raise UserError(f'{path} is empty. Remove it, or write it again if a download broke off.')
+        if config.data.target_field and not _has_fields(path):
+            raise UserError(
+                f'{path} has no fields, so none is data.target_field={config.data.target_field!r}. '
+                'Write pairs as .jsonl, one JSON object a line, or leave data.target_field empty.'
+            )
     return list(files)
+
+
+def _has_fields(path: str) -> bool:
+    return path.removesuffix('.gz').removesuffix('.zst').endswith('.jsonl')
 
 
 def _expand(name: str, config: ConfigDict) -> list[str]:
     if name.startswith('builtin:'):
-        choose('data.source', name, [BUILTIN])
-        return [str(_write_builtin(Path(config.data.path) / BUILTIN_FILE, config))]
+        return [str(_write_builtin(choose('data.source', name, BUILTINS), config))]
     known = [ending + compression for ending in FORMATS for compression in COMPRESSIONS]
     if os.path.isdir(name):
         found = sorted(str(path) for path in Path(name).rglob('*') if path.is_file())
@@ -94,11 +117,14 @@ def _expand(name: str, config: ConfigDict) -> list[str]:
     return found
 
 
-def _write_builtin(path: Path, config: ConfigDict) -> Path:
+def _write_builtin(name: str, config: ConfigDict) -> Path:
+    file, documents = BUILTINS[name]
+    path = Path(config.data.path) / file
     if not path.exists():
+        fields = ('id', config.data.text_field, config.data.target_field or 'target')
         lines = (
-            json.dumps({'id': identifier, config.data.text_field: content}, ensure_ascii=False)
-            for identifier, content in python_docs.documents()
+            json.dumps(dict(zip(fields, document, strict=False)), ensure_ascii=False)
+            for document in documents()
         )
         write_whole(path, '\n'.join(lines).encode('utf-8', 'surrogateescape') + b'\n')
     return path
@@ -122,20 +148,25 @@ def list_splits(
 
 
 def read_split(split: Split, config: ConfigDict) -> Iterator[Document]:
-    """Yields the documents of `split` in the order of the file; UserError for what is no text."""
-    lines = split.path.removesuffix('.gz').removesuffix('.zst').endswith('.jsonl')
+    """Yields the documents of `split` in the order of the file; UserError for what is no text.
+
+    Empty ones are left out, but for pairs, of which a packer says why it leaves them out.
+    """
+    lines = _has_fields(split.path)
     kind = 'line' if lines else choose('data.text_documents', config.data.text_documents, text.SEPARATORS)
-    path, field = split.path, config.data.text_field
+    path, fields = split.path, {'data.text_field': config.data.text_field}
+    if config.data.target_field:
+        fields['data.target_field'] = config.data.target_field
     found = text.documents(read_blocks(path, split.start), split.start, split.end, kind)
     for number, (offset, content) in enumerate(found):
         if number % split.parts != split.part:
             continue
         if lines:
-            string = text.decode_json(path, offset, content, field)
+            texts = text.decode_json(path, offset, content, fields)
         else:
-            string = text.decode(path, offset, content)
-        if string:
-            yield Document(f'{path}:{offset}', string)
+            texts = [text.decode(path, offset, content)]
+        if texts[0] or len(texts) > 1:
+            yield Document(f'{path}:{offset}', *texts)
 
 
 def is_held_out(document: str, fraction: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from data import manifest
 from data.preparation import Summary
 
 
@@ -29,9 +30,15 @@ def _lines(result: Summary) -> list[tuple[str, str]]:
             ('text', f'{size:,} bytes'),
             ('tokens', f'{tokens:,} ({size / tokens:.2f} bytes each)'),
             ('held out', f'{held_out["documents"]:,} documents, {held_out["bytes"] / size:.2%} of the bytes'),
-            ('rows', f'{train["rows"]:,} of {result.manifest["sequence_length"]} tokens to train on'),
+            ('rows', f'{train["rows"]:,} of {_row_length(result.manifest)} tokens to train on'),
             ('shards', f'{len(train["shards"])} to train on, {len(held_out["shards"])} held out'),
         ]
+        lines += [('left out', reason) for reason in manifest.left_out(result.manifest)]
     if not result.was_finished:
         lines.append(('time', f'{result.seconds:.1f} s'))
     return [*lines, ('where', str(result.directory))]
+
+
+def _row_length(prepared: dict) -> str:
+    targets = prepared.get('target_length', 0)
+    return f'{prepared["sequence_length"]} + {targets}' if targets else f'{prepared["sequence_length"]}'

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from configs.errors import UserError, did_you_mean
 
@@ -90,8 +90,11 @@ def decode(path: str, offset: int, content: bytes) -> str:
     return text.removeprefix('\ufeff') if offset == 0 else text
 
 
-def decode_json(path: str, offset: int, content: bytes, field: str) -> str:
-    """Returns `field` of the JSON object on a line at `offset` of `path`; UserError if there is none."""
+def decode_json(path: str, offset: int, content: bytes, fields: Mapping[str, str]) -> list[str]:
+    """Returns the texts in `fields` of the JSON object on a line at `offset` of `path`.
+
+    fields: {config key: the name it gives}. Raises UserError if one of them is not there or no text.
+    """
     line = decode(path, offset, content)
     where = f'{path}: the line at byte {offset}'
     try:
@@ -101,18 +104,23 @@ def decode_json(path: str, offset: int, content: bytes, field: str) -> str:
             f'{where} is not JSON ({error}): {_shown(line)}. A .jsonl file holds one JSON object a line.'
         ) from error
     if not isinstance(value, dict):
-        raise UserError(f'{where} is not a JSON object but {_shown(line)}. Expected {{"{field}": "…"}}.')
+        expected = json.dumps(dict.fromkeys(fields.values(), '…'), ensure_ascii=False)
+        raise UserError(f'{where} is not a JSON object but {_shown(line)}. Expected {expected}.')
+    texts = [_field(where, value, key, field) for key, field in fields.items()]
+    if '\\u' in line and any('\ud800' <= character <= '\udfff' for text in texts for character in text):
+        raise UserError(f'{where} holds half of a surrogate pair, which is no character: {_shown(line)}.')
+    return texts
+
+
+def _field(where: str, value: dict, key: str, field: str) -> str:
     if not isinstance(value.get(field), str):
         known = ', '.join(repr(key) for key in value)
         problem = f'no field {field!r}' if field not in value else f'no string in field {field!r}'
         raise UserError(
             f'{where} has {problem}; its fields: {known or "none"}.{did_you_mean(field, value)} '
-            'Name the field that holds the text with --config.data.text_field=NAME.'
+            f'Name the field with --config.{key}=NAME.'
         )
-    text = value[field]
-    if '\\u' in line and any('\ud800' <= character <= '\udfff' for character in text):
-        raise UserError(f'{where} holds half of a surrogate pair, which is no character: {_shown(line)}.')
-    return text
+    return value[field]
 
 
 def _shown(line: str) -> str:

@@ -19,8 +19,9 @@ class Tokenizer(Protocol):
     """What callers may rely on.
 
     Attributes: vocab_size (the largest id + 1); pad_id, bos_id, eos_id (ids, not always different: GPT-2
-    has one symbol for all three); mask_id (None if there is none); chat_template (Jinja, None if there is
-    none); fingerprint (SHA-256, hex, of the bytes that determine it).
+    has one symbol for all three); mask_id (None if there is none); sentinel_ids (int32 [n]: the ids of
+    <extra_id_0>, <extra_id_1>, …, in this order); chat_template (Jinja, None if there is none);
+    fingerprint (SHA-256, hex, of the bytes that determine it).
     """
 
     vocab_size: int
@@ -28,6 +29,7 @@ class Tokenizer(Protocol):
     bos_id: int
     eos_id: int
     mask_id: int | None
+    sentinel_ids: np.ndarray
     chat_template: str | None
     fingerprint: str
 
@@ -55,6 +57,17 @@ class Tokenizer(Protocol):
         """Returns int32 [vocab_size]: the UTF-8 bytes each token stands for, 0 for special tokens."""
         ...
 
+    def word_starts(self) -> np.ndarray:
+        """Returns bool [vocab_size]: whether a token begins a word, as far as it alone can tell.
+
+        False for what goes on with a word: letters without a space before them, and WordPiece's
+        '##' pieces. True for all else: digits, punctuation, Chinese characters and kana begin words
+        of their own, and special tokens do. A word that follows a special token, a line's end or
+        punctuation has no space in its first token either; callers that know what stands before it
+        may count it as a beginning.
+        """
+        ...
+
     def apply_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Returns the prompt for an answer to `messages`; UserError without a chat template."""
         ...
@@ -68,7 +81,8 @@ def load(path: str | os.PathLike) -> Tokenizer:
     """Returns the tokenizer in a directory, or in a SentencePiece .model file.
 
     Of several in one directory the first of tokenizer.json, vocab.json with merges.txt, vocab.txt
-    (WordPiece) and tokenizer.model is taken. Raises UserError if there is none, or it cannot be read.
+    (WordPiece), spiece.model (T5) and tokenizer.model is taken. Raises UserError if there is none, or it
+    cannot be read.
     """
     path = Path(path)
     if path.is_dir():

@@ -12,13 +12,14 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from configs.errors import UserError
-from data import tokenizer_files
+from data import t5_tokenizer, tokenizer_files
 
 ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
 # What special tokens are called where no file names them.
 BERT_NAMES = {'cls': '[CLS]', 'sep': '[SEP]', 'pad': '[PAD]', 'mask': '[MASK]', 'unk': '[UNK]'}
 GPT2_NAMES = {'bos': '<|endoftext|>', 'eos': '<|endoftext|>', 'unk': '<|endoftext|>'}
 LLAMA_NAMES = {'bos': '<s>', 'eos': '</s>', 'pad': '<pad>', 'mask': '<mask>', 'unk': '<unk>'}
+T5_NAMES = {'eos': '</s>', 'pad': '<pad>', 'unk': '<unk>'}
 FLAGS = ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')  # of AddedToken
 
 
@@ -74,9 +75,15 @@ def _backend(
     files: Mapping[str, bytes], settings: dict[str, Any], named: dict[str, str], origin: str
 ) -> Tokenizer:
     """Returns the backend of whichever vocabulary is there; UserError if it is broken."""
-    name = next(name for name in ('tokenizer.json', 'merges.txt', 'vocab.txt') if name in files)
-    content = tokenizer_files.text(files, name, origin)
+    known = ('tokenizer.json', 'merges.txt', 'vocab.txt', tokenizer_files.T5)
+    name = next(name for name in known if name in files)
     try:
+        if name == tokenizer_files.T5:
+            model = tokenizer_files.parse(files, 'config.json', origin).get('model_type', '')
+            return t5_tokenizer.backend(
+                files[name], settings, settings.get('tokenizer_class') or model, origin
+            )
+        content = tokenizer_files.text(files, name, origin)
         if name == 'tokenizer.json':
             return Tokenizer.from_str(content)
         if name == 'merges.txt':
@@ -123,7 +130,8 @@ def _usual_names(backend: Tokenizer, files: Mapping[str, bytes], settings: dict[
         candidates = [BERT_NAMES, GPT2_NAMES, LLAMA_NAMES]
     else:
         known = backend.get_vocab().keys()
-        candidates = [GPT2_NAMES] if 'merges.txt' in files else [BERT_NAMES]
+        names = {'merges.txt': GPT2_NAMES, tokenizer_files.T5: T5_NAMES}
+        candidates = [next((names[name] for name in names if name in files), BERT_NAMES)]
     usual = next((names for names in candidates if names.get('eos', names.get('sep')) in known), {})
     return {role: name for role, name in usual.items() if name in known and f'{role}_token' not in settings}
 
@@ -163,8 +171,8 @@ def _add_tokens(
 def _frame_prompts(
     backend: Tokenizer, files: Mapping[str, bytes], settings: dict[str, Any], names: dict[str, str]
 ) -> None:
-    """Sets the special tokens around a prompt; a tokenizer.json says so itself."""
-    if 'tokenizer.json' in files:
+    """Sets the special tokens around a prompt; a tokenizer.json says so itself, and T5 has only one way."""
+    if 'tokenizer.json' in files or tokenizer_files.T5 in files:
         return
     if 'merges.txt' in files:
         begin, end = (

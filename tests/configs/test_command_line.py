@@ -62,6 +62,10 @@ def test_an_experiment_cannot_invent_keys():
         ({'tokenizer.sample_bytes': 0}, 'tokenizer.sample_bytes=0 is too small'),
         ({'sample_prompts': (1,)}, 'must hold texts'),
         ({'optimizer.weight_decay_exclude': ('(',)}, 'is no regular expression'),
+        ({'tokenizer.control_symbols': (1,)}, 'must hold texts'),
+        ({'tokenizer.control_symbols': ('<a>', '<a>')}, "'<a>' is there twice"),
+        ({'tokenizer.control_symbols': ('a b',)}, 'holds a space'),
+        ({'tokenizer.control_symbols': ('</s>',)}, 'a piece of every tokenizer already'),
     ],
 )
 def test_impossible_combinations_are_refused(changes, message):

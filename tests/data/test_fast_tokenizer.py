@@ -101,6 +101,33 @@ def test_bert_lowers_case_and_frames_prompts(directories: dict[str, Path], tmp_p
     assert load(cased).encode('the FOX').tolist() == [vocabulary['the'], 1]
 
 
+def test_words_begin_where_each_kind_of_vocabulary_says(directories: dict[str, Path]) -> None:
+    for name, word, rest in (('gpt2', 'Ġfox', 'ox'), ('llama', '▁fox', 'ox'), ('bert', 'fox', '##x')):
+        encoder, vocabulary = load(directories[name]), pieces(directories[name])
+        starts = encoder.word_starts()
+        assert starts.shape == (encoder.vocab_size,)
+        assert starts[[vocabulary[word], encoder.bos_id, encoder.eos_id]].all()
+        assert not starts[vocabulary[rest]]
+    assert load(directories['gpt2']).word_starts()[pieces(directories['gpt2'])['Ċ']]  # a newline
+    llama = pieces(directories['llama'])
+    bytes_of_llama = load(directories['llama']).word_starts()[
+        [llama['<0x0A>'], llama['<0x61>'], llama['<0x95>']]
+    ]
+    assert bytes_of_llama.tolist() == [True, False, False]
+
+
+def test_sentinels_are_found_in_the_order_of_their_numbers(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
+    assert load(directories['bert']).sentinel_ids.shape == (0,)
+    shutil.copytree(directories['llama'], tmp_path, dirs_exist_ok=True)
+    names = ['<extra_id_1>', '<extra_id_0>', '<extra_id_3>']
+    (tmp_path / 'special_tokens_map.json').write_text(json.dumps({'additional_special_tokens': names}))
+    encoder = load(tmp_path)
+    assert encoder.sentinel_ids.tolist() == [encoder.vocab_size - 2, encoder.vocab_size - 3]
+    assert encoder.sentinel_ids.dtype == np.int32
+
+
 def test_batches_hold_the_same_ids_and_foreign_ids_are_skipped(encoder: Tokenizer) -> None:
     texts = ['', 'the fox', 'dog ' * 3000]
     for text, ids, document in zip(
@@ -233,3 +260,30 @@ def test_a_directory_prepares_data_and_goes_with_it(
     assert rows.max() == expected.eos_id
     text = [token for token in rows[0].tolist() if token != expected.eos_id]
     assert expected.encode(expected.decode(rows[0])).tolist() == text
+
+
+def test_a_t5_model_gets_its_sentinels_and_ends_prompts(tmp_path: Path) -> None:
+    encoder = load(tiny_tokenizers.t5(tmp_path / 't5'))
+    end = encoder.vocab_size
+    assert (encoder.pad_id, encoder.eos_id, encoder.bos_id, encoder.mask_id) == (0, 1, 1, None)
+    assert encoder.sentinel_ids.tolist() == list(range(end - 1, end - 101, -1))
+    ids = encoder.encode_prompt('the  ﬁne\nfox <extra_id_0>').tolist()
+    assert ids[-2:] == [end - 1, 1]
+    assert encoder.decode(ids) == 'the fine fox'
+    assert encoder.token_bytes()[ids].sum() == len(' the fine fox')
+    assert encoder.token_bytes()[[0, 1, 2, end - 1]].tolist() == [0, 0, 0, 0]
+    starts = encoder.word_starts()[ids].tolist()
+    assert sum(starts) == len(['the', 'fine', 'fox', 'sentinel', 'end'])
+    encoder.save(tmp_path / 'saved')
+    assert load(tmp_path / 'saved').fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize('settings', [{'tokenizer_class': 'PegasusTokenizer'}, {}])
+def test_a_spiece_model_of_another_family_is_refused(tmp_path: Path, settings: dict) -> None:
+    tiny_tokenizers.t5(tmp_path, **({} if settings else {'pad_piece': '<nothing>'}))
+    tiny_tokenizers.write_json(tmp_path, tokenizer_config=settings)
+    kind = settings.get('tokenizer_class', 't5')
+    with pytest.raises(
+        UserError, match=rf'spiece\.model is not of the T5 family \(kind {kind}; .*save_pretrained'
+    ):
+        load(tmp_path)

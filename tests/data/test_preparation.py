@@ -143,6 +143,26 @@ def test_a_finished_directory_is_recognised_and_another_config_refused(config: C
     assert contents(config.data.path) == before
 
 
+def test_directories_from_before_a_key_had_its_default(config: ConfigDict) -> None:
+    prepare(config)
+    for name in ('preparation.json', 'manifest.json'):
+        path = Path(config.data.path) / name
+        content = json.loads(path.read_text())
+        del content['config']['tokenizer.control_symbols']
+        path.write_text(json.dumps(content))
+    assert prepare(config).was_finished
+    config.tokenizer.control_symbols = ('<mask>',)
+    with pytest.raises(UserError, match=r"control_symbols was \[\] and is now \['<mask>'\]"):
+        prepare(config)
+
+
+def test_control_symbols_are_trained_and_remembered(config: ConfigDict) -> None:
+    config.tokenizer.control_symbols = ('<mask>', '<extra_id_0>')
+    tokenizer = prepare(config).tokenizer
+    assert (tokenizer.mask_id, tokenizer.sentinel_ids.tolist()) == (4, [5])
+    assert prepare(config).was_finished
+
+
 def test_text_may_be_gone_after_preparation_but_not_have_changed(config: ConfigDict, tmp_path: Path) -> None:
     prepare(config)
     (tmp_path / 'corpus.txt').rename(tmp_path / 'away.txt')

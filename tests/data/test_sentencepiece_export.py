@@ -23,14 +23,18 @@ HARD = [
 
 
 @pytest.mark.parametrize('kind', ['bpe', 'unigram'])
-def test_ids_and_texts_are_the_same(tmp_path, kind):
-    trained = train(TEXTS * 30, kind=kind, vocab_size=320)
+@pytest.mark.parametrize('controls', [(), ('<mask>', '<extra_id_1>', '<extra_id_0>')])
+def test_ids_and_texts_are_the_same(tmp_path, kind, controls):
+    trained = train(TEXTS * 30, kind=kind, vocab_size=320, control_symbols=controls)
     tokenizers.export(trained, tmp_path)
     fast = tokenizers.load(tmp_path)
     assert type(fast) is not type(trained)
-    names = ('vocab_size', 'pad_id', 'bos_id', 'eos_id')
+    names = ('vocab_size', 'pad_id', 'bos_id', 'eos_id', 'mask_id')
     assert [getattr(fast, name) for name in names] == [getattr(trained, name) for name in names]
+    assert fast.sentinel_ids.tolist() == trained.sentinel_ids.tolist() == ([6, 5] if controls else [])
+    assert fast.decode(range(4 + len(controls))) == ''
     assert fast.token_bytes().tolist() == trained.token_bytes().tolist()
+    assert fast.word_starts().tolist() == trained.word_starts().tolist()
     for text in TEXTS + HARD:
         assert fast.encode(text).tolist() == trained.encode(text).tolist()
         assert fast.encode_prompt(text).tolist() == trained.encode_prompt(text).tolist()

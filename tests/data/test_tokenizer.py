@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
+from data import pieces
 from data.sentencepiece_tokenizer import train
 from data.tokenizer import Tokenizer, load
 
@@ -104,6 +105,64 @@ def test_a_text_without_spaces_makes_a_tokenizer_with_them(kind: str) -> None:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert tokenizer.token_bytes()[ids].sum() == len(text.encode())
+
+
+@pytest.mark.parametrize('kind', ['bpe', 'unigram'])
+def test_control_symbols_follow_the_four_and_stand_for_no_text(kind: str) -> None:
+    controls = ('[MASK]', '<extra_id_0>', '<extra_id_1>', 'a,"b')
+    tokenizer = train(TEXT, kind=kind, vocab_size=300, control_symbols=controls)
+    assert tokenizer.mask_id == 4
+    assert tokenizer.sentinel_ids.tolist() == [5, 6]
+    assert tokenizer.sentinel_ids.dtype == np.int32
+    assert tokenizer.token_bytes()[:9].tolist() == [0] * 8 + [1]
+    text = 'x [MASK] <extra_id_0>'
+    ids = tokenizer.encode(text)
+    assert ids.min() > 7, 'a text that names a symbol is no symbol'
+    assert tokenizer.decode([4, *ids.tolist(), 5, 7]) == text
+    plain = train(TEXT, kind=kind, vocab_size=296)
+    assert (plain.mask_id, plain.sentinel_ids.tolist()) == (None, [])
+
+
+def words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Returns the text of each word, a newline for itself."""
+    ids, starts = tokenizer.encode(text), tokenizer.word_starts()
+    cuts = [i for i in range(1, len(ids)) if starts[ids[i]]]
+    return [tokenizer.decode(part) for part in np.split(ids, cuts)]
+
+
+def test_words_begin_at_spaces_and_at_what_is_no_letter(encoder: Tokenizer) -> None:
+    assert words(encoder, 'The jumping foxé ran') == ['The', ' jumping', ' foxé', ' ran']
+    assert words(encoder, "dog's (7 dogs), 😀!") == [
+        'dog',
+        "'s",
+        ' ',
+        '(',
+        '7',
+        ' dogs',
+        ')',
+        ',',
+        ' ',
+        '😀',
+        '!',
+    ]
+    assert words(encoder, '数据语言ab') == ['数', '据', '语', '言ab']
+    assert words(encoder, 'Кошка 고양이') == ['Кошка', ' 고양이']
+    assert encoder.word_starts()[:4].all()
+    assert encoder.word_starts().dtype == bool
+
+
+@pytest.mark.parametrize(
+    ('text', 'begins'),
+    [
+        (b'', True), (b' the', True), (b'\n', True), (b'the', False), (b'7', True), (b"'", True),
+        ('é'.encode(), False), ('\u0301'.encode(), False), ('中文'.encode(), True), ('の'.encode(), True),
+        ('々'.encode(), True), ('，'.encode(), True), ('😀'.encode(), True), ('고'.encode(), False),
+        ('é'.encode()[:1], False), ('中'.encode()[:2], True), ('中'.encode()[1:], False),
+        ('😀'.encode()[:3], True), ('고'.encode()[:2], False), (b'\xa0a', False), ('“'.encode()[:1], True),
+    ],
+)  # fmt: skip
+def test_a_token_begins_a_word_by_its_first_character(text: bytes, begins: bool) -> None:
+    assert pieces.begins_word(text) is begins
 
 
 def test_same_text_gives_the_same_model() -> None:

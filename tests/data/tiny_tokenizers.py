@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import sentencepiece
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = ['the quick brown fox jumps over the lazy dog', 'The lazy fox', 'def f(x):\n\treturn x'] * 20
@@ -87,4 +89,20 @@ def bert(directory: Path) -> Path:
     vocabulary = backend.get_vocab()
     lines = sorted(vocabulary, key=vocabulary.get)
     (directory / 'vocab.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    return directory
+
+
+def t5(directory: Path, **options) -> Path:
+    """Writes spiece.model and settings: <pad> 0, </s> 1, <unk> 2, pieces, <extra_id_99> … <extra_id_0>."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*TEXTS, '数据 fine（数据）']), model_writer=model, model_type='unigram',
+        vocab_size=60, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        num_threads=1, **options,
+    )  # fmt: skip
+    names = {'eos_token': '</s>', 'unk_token': '<unk>', 'pad_token': '<pad>'}
+    names['additional_special_tokens'] = [f'<extra_id_{number}>' for number in range(100)]
+    write_json(directory, tokenizer_config={'extra_ids': 100, **names}, special_tokens_map=names)
+    write_json(directory, config={'model_type': 't5', 'eos_token_id': 1, 'pad_token_id': 0})
+    (directory / 'spiece.model').write_bytes(model.getvalue())
     return directory

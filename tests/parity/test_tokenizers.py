@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.tokenizer import load
+from data.sentencepiece_tokenizer import train
+from data.tokenizer import export, load
 from tests.data import tiny_tokenizers
 
 transformers = pytest.importorskip('transformers')
@@ -19,6 +20,7 @@ TEXTS = [
     '数据 and 😀',
     'def f(x):\n\treturn x\n',
     'x <|endoftext|></s>[MASK] y',
+    'ﬁne ＦＯＸ\u00a0e\u0301 \u200b a<extra_id_0> <extra_id_12>the  ',
 ]
 CHATS = [
     [{'role': 'user', 'content': 'the "fox" <b>é</b>'}],
@@ -67,6 +69,25 @@ def cased_bert(directory: Path) -> Path:
     return directory
 
 
+def t5_of_few_settings(directory: Path) -> Path:
+    tiny_tokenizers.t5(directory)
+    (directory / 'special_tokens_map.json').unlink()
+    settings = {'tokenizer_class': 'T5Tokenizer', 'extra_ids': 3}
+    (directory / 'tokenizer_config.json').write_text(json.dumps(settings))
+    return directory
+
+
+def mt5(directory: Path) -> Path:
+    """Its sentinels are pieces of the model."""
+    sentinels = [f'▁<extra_id_{number}>' for number in reversed(range(4))]
+    tiny_tokenizers.t5(directory, user_defined_symbols=sentinels)
+    (directory / 'special_tokens_map.json').unlink()
+    settings = {'extra_ids': 0, 'additional_special_tokens': None, 'eos_token': '</s>'}
+    (directory / 'tokenizer_config.json').write_text(json.dumps(settings))
+    (directory / 'config.json').write_text(json.dumps({'model_type': 'mt5'}))
+    return directory
+
+
 MAKERS = [
     tiny_tokenizers.gpt2,
     old_gpt2,
@@ -75,6 +96,9 @@ MAKERS = [
     tiny_tokenizers.llama,
     tiny_tokenizers.bert,
     cased_bert,
+    tiny_tokenizers.t5,
+    t5_of_few_settings,
+    mt5,
 ]
 
 
@@ -87,6 +111,9 @@ def test_ids_texts_and_chats_are_those_of_transformers(make, tmp_path: Path) -> 
     assert ours.eos_id == (theirs.eos_token_id if theirs.eos_token else theirs.sep_token_id)
     assert ours.bos_id == (theirs.bos_token_id or theirs.cls_token_id or ours.eos_id)
     assert ours.mask_id == theirs.mask_token_id
+    sentinels = [piece.lstrip('▁') for piece in theirs.convert_ids_to_tokens(ours.sentinel_ids.tolist())]
+    assert sentinels == [f'<extra_id_{number}>' for number in range(len(sentinels))]
+    assert len(sentinels) == {'t5': 100, 't5_of_few_settings': 3, 'mt5': 4}.get(make.__name__, 0)
     for text in TEXTS:
         ids = theirs(text).input_ids
         assert ours.encode_prompt(text).tolist() == ids
@@ -96,6 +123,23 @@ def test_ids_texts_and_chats_are_those_of_transformers(make, tmp_path: Path) -> 
     for chat in CHATS if ours.chat_template else ():
         expected = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         assert ours.apply_chat(chat) == expected
+
+
+@pytest.mark.parametrize('mask', ['<mask>', '[MASK]'])
+def test_control_symbols_of_a_trained_tokenizer_are_special_at_transformers(
+    mask: str, tmp_path: Path
+) -> None:
+    symbols = ('<extra_id_0>', mask, '<extra_id_1>')
+    ours = train(tiny_tokenizers.TEXTS, kind='bpe', vocab_size=300, control_symbols=symbols)
+    export(ours, tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.mask_token, theirs.mask_token_id) == (mask, ours.mask_id)
+    assert theirs.convert_tokens_to_ids(['<extra_id_0>', '<extra_id_1>']) == ours.sentinel_ids.tolist()
+    assert theirs('the fox').input_ids == ours.encode_prompt('the fox').tolist()
+    assert (
+        theirs.decode([*ours.sentinel_ids, ours.mask_id, *ours.encode('fox')], skip_special_tokens=True)
+        == 'fox'
+    )
 
 
 TEMPLATE = (
