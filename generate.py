@@ -3,11 +3,15 @@
   python generate.py --checkpoint=runs/quickstart --prompt="Once upon a time" --max_length=50
   python generate.py --checkpoint=runs/quickstart@200 --prompts_file=in.jsonl --output=out.jsonl
   python generate.py --checkpoint=gpt2/ --prompt="Once upon a time" --num_beams=4
+  python generate.py --checkpoint=bert/ --prompt="Paris is the [MASK] of France."
   python generate.py --checkpoint=hf:HuggingFaceTB/SmolLM2-135M-Instruct --chat --prompt="What is a prime?"
 
 --checkpoint takes a run directory (its best checkpoint, or the newest if none was evaluated), RUN@STEP, a
 directory in Hugging Face's format, hf:NAME (hf:NAME@REVISION) from the hub, or FILE.gguf. A prompts file has
 one {"prompt": …} a line; the output repeats each line with "completions", a list of texts.
+
+An encoder-decoder such as T5 answers its prompt. An encoder such as BERT fills the masks of a prompt, [MASK]
+or <mask>, each on its own, and shows the --top_k likeliest tokens (5) with their probabilities.
 
 Lengths are in tokens. --max_new_tokens is each prompt's own, --max_length counts from the longest prompt of a
 batch, as in transformers. The same --seed gives the same texts. --num_beams above 1 searches instead of
@@ -22,7 +26,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -31,6 +35,9 @@ from configs.errors import UserError
 from data.files import write_whole
 from model.decoding import Decoding
 
+if TYPE_CHECKING:
+    from training.run import Run
+
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Run, RUN@STEP, directory or hf:NAME.', required=True)
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be given several times.')
 PROMPTS_FILE = flags.DEFINE_string('prompts_file', None, 'JSON lines, each with a "prompt".')
@@ -38,7 +45,9 @@ OUTPUT = flags.DEFINE_string('output', None, 'File of JSON lines to write; defau
 MAX_LENGTH = flags.DEFINE_integer('max_length', None, 'Tokens in all, the longest prompt included.')
 MAX_NEW_TOKENS = flags.DEFINE_integer('max_new_tokens', None, 'Tokens after the prompt (default: 50).')
 TEMPERATURE = flags.DEFINE_float('temperature', None, 'Divides the logits; 0 takes the most probable token.')
-TOP_K = flags.DEFINE_integer('top_k', None, 'Draw among the k most probable tokens only; 0: all.')
+TOP_K = flags.DEFINE_integer(
+    'top_k', None, 'Draw among the k most probable tokens only; 0: all. Masks: show so many.'
+)
 TOP_P = flags.DEFINE_float('top_p', None, 'Draw among the most probable tokens that sum to p only; 1: all.')
 REPETITION_PENALTY = flags.DEFINE_float(
     'repetition_penalty',
@@ -77,16 +86,32 @@ def main() -> None:
     import jax
 
     from parallel import processes
-    from training import run, sampling
+    from training import run
 
     processes.start()
     opened = run.open_run(CHECKPOINT.value)
     jax.set_mesh(opened.mesh)
-    decoding = dataclasses.replace(opened.decoding, **given)
+    if opened.model.config.structure == 'encoder':
+        results = fill_masks(opened, records)
+    else:
+        results = write_texts(opened, records, dataclasses.replace(opened.decoding, **given))
+    if processes.is_main():
+        write_results(results)
+
+
+def write_texts(opened: Run, records: list[dict], decoding: Decoding) -> list[dict]:
+    """Returns the records with "completions", made batch by batch."""
+    import jax
+
+    from parallel import processes
+    from training import sampling
+    from training.prompts import encode_prompt
+
+    config = opened.model.config
     count = NUM_RETURN_SEQUENCES.value
     refuse_equal_texts(decoding.temperature)
     prompts = [
-        sampling.encode_prompt(opened.tokenizer, record['prompt'], chat=CHAT.value) for record in records
+        encode_prompt(opened.model, opened.tokenizer, record['prompt'], chat=CHAT.value) for record in records
     ]
     prompts = [prompt for prompt in prompts for _ in range(count // decoding.num_return_sequences)]
     write = (print_piece if processes.is_main() else len) if STREAM.value else None
@@ -94,24 +119,35 @@ def main() -> None:
     rows = max(1, BATCH_SIZE.value // decoding.num_beams)
     for start in range(0, len(prompts), rows):
         batch = prompts[start : start + rows]
-        longest = max(map(len, batch))
+        longest = 1 if config.encoder_layers else max(map(len, batch))
         texts += sampling.complete(
             opened.model,
             opened.params,
             opened.tokenizer,
             batch,
-            dataclasses.replace(decoding, max_new_tokens=new_tokens(longest, opened.model.config.max_length)),
+            dataclasses.replace(decoding, max_new_tokens=new_tokens(longest, config.max_length)),
             key=jax.random.fold_in(jax.random.key(SEED.value), start),
             stop=STOP.value,
             write=write,
             with_prompt=not CHAT.value,
         )
-    results = [
+    return [
         record | {'completions': texts[index * count : (index + 1) * count]}
         for index, record in enumerate(records)
     ]
-    if processes.is_main():
-        write_results(results)
+
+
+def fill_masks(opened: Run, records: list[dict]) -> list[dict]:
+    """Returns the records with "completions", and with "candidates" as [token, probability] for each mask."""
+    from training import mask_filling
+
+    results = []
+    for record in records:
+        filled = mask_filling.fill(
+            opened.model, opened.params, opened.tokenizer, record['prompt'], candidates=TOP_K.value or 5
+        )
+        results.append(record | {'completions': [filled.text], 'candidates': filled.candidates})
+    return results
 
 
 def check_flags(num_prompts: int) -> None:
@@ -212,8 +248,17 @@ def write_results(results: list[dict]) -> None:
     if STREAM.value:
         print()  # the text is there already
         return
-    texts = [text for result in results for text in result['completions']]
+    texts = [text for result in results for text in result['completions'] + show_candidates(result)]
     print('\n\n---\n\n'.join(texts))
+
+
+def show_candidates(result: dict) -> list[str]:
+    """Returns the candidates of a text's masks as one text, or nothing where there are none."""
+    masks = [
+        '\n'.join(f'  {probability:.4f}  {token}' for token, probability in ranked)
+        for ranked in result.get('candidates', [])
+    ]
+    return ['\n\n'.join(masks)] if masks else []
 
 
 if __name__ == '__main__':

@@ -60,6 +60,8 @@ def train(config, workdir: Path) -> int:
 
     # ---- Model and state -------------------------------------------------------------------------------
     model = run.build_model(config, tokenizer, mesh)
+    objective.check(config, model.config, tokenizer)
+    lengths = objective.lengths(config)
     optimizer = make_optimizer(config)
     abstract = states.abstract_state(model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
@@ -88,7 +90,7 @@ def train(config, workdir: Path) -> int:
         start, state, position = resumed
     if start == 0:
         log(console.parameter_table(states.describe_parameters(abstract.params, states.boxed_params(model))))
-    tokens_per_step = config.batch_size * config.sequence_length
+    tokens_per_step = config.batch_size * (lengths.tokens + lengths.encoder_tokens)
     log(
         f'{num_params:,} parameters · {facts["devices"]} · mesh {facts["mesh"]} · '
         f'{model.config.compute_dtype} · steps of {tokens_per_step:,} tokens'
@@ -114,7 +116,13 @@ def train(config, workdir: Path) -> int:
         step=start,
         num_steps=config.num_steps,
         tokens_per_step=tokens_per_step,
-        flops_per_step=tokens_per_step * flops.train_flops_per_token(model.config, config.sequence_length),
+        flops_per_step=config.batch_size
+        * flops.train_flops_per_row(
+            model.config,
+            lengths.tokens,
+            encoder_length=lengths.encoder_tokens,
+            predicted=lengths.predicted,
+        ),
         peak=hardware.peak_flops(model.config.compute_dtype),
     )
     stop = shutdown.Shutdown()

@@ -126,7 +126,7 @@ def make_steps(arguments: argparse.Namespace, dtype: str) -> tuple[Steps, int]:
         steps[name, kind] = gpt_in_torch.make_step(
             peer_config, shape, params, batch, compiled=compiled, device=device
         )
-    return steps, flops.train_flops_per_token(model_config, arguments.length) * batch['tokens_BL'].size
+    return steps, flops.train_flops_per_row(model_config, arguments.length) * len(batch['tokens_BL'])
 
 
 def check_losses(steps: Steps) -> None:

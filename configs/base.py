@@ -150,6 +150,20 @@ def get_config() -> ConfigDict:
     return config.lock()
 
 
+def for_laptop(config: ConfigDict) -> None:
+    """Gives an experiment the text, batches and steps with which two CPU cores learn something in minutes."""
+    config.sequence_length = 256
+    config.batch_size = 16
+    config.num_steps = 1500
+    config.data.eval_fraction = 0.01
+    config.tokenizer.vocab_size = 4096
+    config.tokenizer.sample_bytes = 8_000_000
+    config.optimizer.warmup_steps = 100
+    config.eval_every = 250
+    config.sample_every = 500
+    config.checkpoint_every = 250
+
+
 def shrink(config: ConfigDict) -> None:
     """Makes an experiment small enough for seconds on one core; what kind of model it is stays.
 

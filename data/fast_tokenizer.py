@@ -92,6 +92,12 @@ class FastTokenizer:
         """Returns the int32 ids of `text` as its model is used to it: after bos for LLaMA, bare for GPT-2."""
         return self._encode([text], add_special_tokens=True)[0]
 
+    def encode_marked(self, text: str) -> np.ndarray:
+        """Returns the int32 ids of a text with symbols written by name, without begin and end symbols."""
+        for name in pieces.MASKS:
+            text = text.replace(name, self._names.get('mask', name))
+        return self.encode(text)
+
     def _encode(self, texts: Sequence[str], add_special_tokens: bool) -> list[np.ndarray]:
         try:
             encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)

@@ -10,6 +10,7 @@ import numpy as np
 
 MASKS = ('<mask>', '[MASK]')  # stands in a text for a token to be guessed (Devlin et al. 2019)
 SENTINEL = '<extra_id_{}>'  # stands in a text for a span that was cut out (Raffel et al. 2020)
+SYMBOL = r'<mask>|\[MASK\]|<extra_id_\d+>'  # any of them, as a regular expression
 # Letters of scripts that put no spaces between words, by the beginnings of their Unicode names.
 UNSPACED = ('CJK', 'IDEOGRAPHIC', 'HIRAGANA', 'KATAKANA', 'HALFWIDTH KATAKANA', 'BOPOMOFO')
 

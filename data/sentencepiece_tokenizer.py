@@ -87,6 +87,17 @@ class SentencePieceTokenizer:
         """Returns the int32 ids of the start of a document that begins with `text`."""
         return np.concatenate([[self.bos_id], self.encode(text)]).astype(np.int32)
 
+    def encode_marked(self, text: str) -> np.ndarray:
+        """Returns the int32 ids of a text with symbols written by name, without begin and end symbols."""
+        parts = []
+        for part in re.split(f'({pieces.SYMBOL})', text):
+            symbol = self.mask_id if part in pieces.MASKS else self._id_of(part)
+            if re.fullmatch(pieces.SYMBOL, part) and symbol is not None:
+                parts.append(np.array([symbol], np.int32))
+            else:
+                parts.append(self.encode(part))
+        return np.concatenate(parts)
+
     def _encode(self, texts: Sequence[str], document: bool) -> list[np.ndarray]:
         simple = [text if len(text) <= CHUNK and SPACE_SIGN not in text else '' for text in texts]
         try:

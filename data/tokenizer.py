@@ -49,6 +49,13 @@ class Tokenizer(Protocol):
         """Returns the int32 ids of what a model is asked to continue, as it was trained to see them."""
         ...
 
+    def encode_marked(self, text: str) -> np.ndarray:
+        """Returns the int32 ids of a text with symbols written by name, such as <mask> or <extra_id_0>.
+
+        Begin and end symbols are not added. Both names of the mask, <mask> and [MASK], are understood.
+        """
+        ...
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`; special tokens are skipped, and ids past the vocabulary."""
         ...

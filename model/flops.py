@@ -15,25 +15,48 @@ def count_parameters(config: ModelConfig) -> int:
 
 
 def matmul_parameters(config: ModelConfig) -> int:
-    """Returns the number of parameters that every token is multiplied by.
+    """Returns the number of parameters that tokens are multiplied by.
 
     These are the kernels, and the table of a tied embedding, which is looked up on the way in but
     multiplied by on the way out.
     """
-    sizes = _sizes(config)
-    kernels = sum(size for name, size in sizes.items() if name.endswith('kernel'))
-    return kernels + (sizes['token_embedding/embedding'] if config.tie_embeddings else 0)
+    return sum(_matmul_sizes(config).values())
 
 
-def train_flops_per_token(config: ModelConfig, length: int) -> int:
-    """Returns the floating-point operations of one token's forward and backward passes.
+def train_flops_per_row(
+    config: ModelConfig, length: int, *, encoder_length: int = 0, predicted: int | None = None
+) -> int:
+    """Returns the floating-point operations of one sequence's forward and backward passes.
 
-    6 per matmul parameter, and 12 · layers · heads · head_dim · length for attention. As in
+    6 per matmul parameter and token, and 12 · heads · head_dim · length² for each layer's attention. As in
     PaLM, appendix B, attention counts the whole square of positions, of which a causal model
     needs half; rematerialisation, norms and activations do not count.
+
+    Args:
+      length: tokens that the decoder, or the only stack of blocks, reads.
+      encoder_length: tokens that a separate encoder reads.
+      predicted: tokens whose logits are computed; None: `length`.
     """
-    attention = 12 * config.num_layers * config.num_heads * config.head_dim * length
-    return 6 * matmul_parameters(config) + attention
+    predicted = length if predicted is None else predicted
+    products = 0
+    for name, size in _matmul_sizes(config).items():
+        of_encoder = name.startswith('encoder_') or name.endswith(
+            ('cross_attention/key/kernel', 'cross_attention/value/kernel')
+        )
+        of_logits = name.startswith(('token_embedding', 'unembed', 'head_dense'))
+        of_row = name.startswith(('pooler', 'classifier'))
+        tokens = encoder_length if of_encoder else predicted if of_logits else 1 if of_row else length
+        products += 6 * size * tokens
+    scores = (
+        config.num_layers * length * (length + encoder_length) + config.encoder_layers * encoder_length**2
+    )
+    return products + 12 * config.num_heads * config.head_dim * scores
+
+
+def _matmul_sizes(config: ModelConfig) -> dict[str, int]:
+    """Returns {name: elements} of the parameters that tokens are multiplied by."""
+    tied = {'token_embedding/embedding'} if config.tie_embeddings and config.head != 'none' else set()
+    return {name: size for name, size in _sizes(config).items() if name.endswith('kernel') or name in tied}
 
 
 def _sizes(config: ModelConfig) -> dict[str, int]:

@@ -10,6 +10,7 @@ M positions that are wanted · C classes
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -43,8 +44,8 @@ class Transformer(nn.Module):
         deterministic: bool = True,
         cache: Cache | None = None,
         logits_at_BM: jax.Array | None = None,
-        output: str = 'logits',
-    ) -> jax.Array | tuple[jax.Array, Cache]:
+        output: str | tuple[str, ...] = 'logits',
+    ) -> Any:
         """Computes logits: of the next token, or in an encoder of each token.
 
         Args:
@@ -60,8 +61,8 @@ class Transformer(nn.Module):
             written at their positions, and see what stands at positions up to their own. What an encoder
             reads comes with the first of them, and is in the cache from then on.
           logits_at_BM: indices along L of the positions that are wanted; None: all.
-          output: 'logits'; 'hidden', what logits are computed from; or, of the whole sequence, 'pooled', by
-            its first position (Devlin et al. 2019), or 'classes'.
+          output: one or several of 'logits'; 'hidden', what logits are computed from; 'pooled', of the whole
+            sequence, by its first position (Devlin et al. 2019); and 'classes', of the whole sequence.
 
         Returns:
           In the compute dtype, logits [B, L, V], hidden states [B, L, D], a pooled one [B, D] or classes'
@@ -104,26 +105,40 @@ class Transformer(nn.Module):
         )
         x_BLD, new_cache = blocks(x_BLD, cache, context)
 
+        first_B1D = x_BLD[:, :1]
         if logits_at_BM is not None:
             x_BLD = jnp.take_along_axis(x_BLD, logits_at_BM[:, :, None], axis=1)
         if config.norm_order == 'pre':
-            x_BLD = Norm(config, name='final_norm')(x_BLD)
-        result = self._head(x_BLD, table_VD, output)
-        return result if cache is None else (result, new_cache)
+            norm = Norm(config, name='final_norm')
+            x_BLD, first_B1D = norm(x_BLD), norm(first_B1D)
+        results = self._heads(x_BLD, first_B1D[:, 0], table_VD, output)
+        return results if cache is None else (results, new_cache)
 
-    def _head(self, x_BLD: jax.Array, table_VD: jax.Array, output: str) -> jax.Array:
-        """Returns the output of that name; at initialisation, makes the parameters of all that there are."""
-        config, all_of_them = self.config, self.is_initializing()
+    def _heads(
+        self, x_BLD: jax.Array, first_BD: jax.Array, table_VD: jax.Array, output: str | tuple[str, ...]
+    ) -> Any:
+        """Returns the outputs of these names; at initialisation, makes the parameters of all."""
+        config = self.config
+        wanted = (output,) if isinstance(output, str) else output
+        if self.is_initializing():
+            has = {
+                'logits': config.head != 'none',
+                'pooled': config.pooler,
+                'classes': config.num_classes > 0,
+            }
+            wanted = tuple(name for name in has if has[name])
         results = {'hidden': x_BLD}
-        if config.head != 'none' and (all_of_them or output == 'logits'):
+        if 'logits' in wanted:
             results['logits'] = self._logits(x_BLD, table_VD)
-        if config.pooler and (all_of_them or output in ('pooled', 'classes')):
+        if 'pooled' in wanted or 'classes' in wanted:
             pooler = Linear((config.embed_dim,), ('embed', 'norm'), use_bias=True, name='pooler')
-            results['pooled'] = jnp.tanh(pooler(x_BLD[:, 0]))
-        if config.num_classes and (all_of_them or output == 'classes'):
+            results['pooled'] = jnp.tanh(pooler(first_BD))
+        if 'classes' in wanted:
             classifier = Linear((config.num_classes,), ('embed', 'type'), use_bias=True, name='classifier')
             results['classes'] = classifier(results['pooled'])
-        return x_BLD if all_of_them else results[output]
+        if self.is_initializing():
+            return results
+        return results[output] if isinstance(output, str) else tuple(results[name] for name in output)
 
     def _embedding(
         self, table_VD: jax.Array, dropout: nn.Dropout

@@ -1,4 +1,10 @@
-"""What is learnt: each file turns rows of tokens into a batch, and a batch into (loss sum, weight)."""
+"""What is learnt: each file turns rows of tokens into a batch, and a batch into (loss sum, weight).
+
+check(config, model_config, tokenizer)                 UserError if they do not go together
+lengths(config)                                        tokens of a row that decoder and encoder read
+make_batch(rows_RT, *, tokenizer, config, seeds_R)     NumPy; seeds_R decide what is random in a row
+loss(model, params, batch, *, config, dropout_key)     (loss sum, weight, sums of metrics)
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,10 @@ from types import ModuleType
 
 from configs.errors import choose
 
+SHARED = ('cross_entropy', 'segments')  # what several of them use
+
 
 def get(name: str) -> ModuleType:
     """Returns the objective `objectives/NAME.py`; UserError with the choices if there is none."""
-    known = [module.name for module in pkgutil.iter_modules(__path__) if module.name != 'cross_entropy']
+    known = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
     return importlib.import_module(f'{__name__}.{choose("objective", name, known)}')

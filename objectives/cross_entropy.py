@@ -1,14 +1,17 @@
-"""Softmax cross-entropy over a vocabulary, in float32.
+"""Softmax cross-entropy over a vocabulary, in float32, and what all objectives do to come to it.
 
 B batch · L length · V vocabulary
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from configs.errors import UserError
 
 
 class CrossEntropy(NamedTuple):
@@ -67,3 +70,55 @@ def _statistics_backward(residuals, gradients):
 
 
 _statistics.defvjp(_statistics_forward, _statistics_backward)
+
+
+class Lengths(NamedTuple):
+    """Tokens of a row: what the decoder, or the only stack, reads; what a separate encoder reads; logits."""
+
+    tokens: int
+    encoder_tokens: int = 0
+    predicted: int | None = None  # None: all of `tokens`
+
+
+def require(objective: str, model_config: Any, structure: str) -> None:
+    """Raises UserError if a model is of another structure than an objective needs."""
+    if model_config.structure != structure:
+        raise UserError(
+            f'objective={objective!r} trains a model of structure {structure!r}, and model.family='
+            f'{model_config.family!r} with model.structure={model_config.structure!r} is none; change '
+            'either of them.'
+        )
+
+
+def apply(
+    model: Any,
+    params: Any,
+    batch: dict[str, jax.Array],
+    names: Iterable[str],
+    dropout_key: jax.Array | None,
+    **options: Any,
+) -> Any:
+    """Returns the model's output for the arrays of a batch that have these names, where it has them."""
+    return model.apply(
+        {'params': params},
+        **{name: batch[name] for name in names if name in batch},
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {'dropout': dropout_key},
+        **options,
+    )
+
+
+def sums(
+    logits_BLV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, config: Any
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Returns float32 sums of the loss, of the weights, and of metrics: `nll`, and `z_loss` if there is any.
+
+    `label_smoothing` and `z_loss` of the experiment are read.
+    """
+    losses = cross_entropy(
+        logits_BLV, targets_BL, label_smoothing=config.label_smoothing, z_loss=config.z_loss
+    )
+    totals = {name: jnp.sum(value_BL * weights_BL) for name, value_BL in losses._asdict().items()}
+    if not config.z_loss:
+        del totals['z_loss']
+    return totals.pop('loss'), jnp.sum(weights_BL), totals

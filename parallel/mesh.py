@@ -73,14 +73,21 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
 def global_array(
     mesh: Mesh, local: np.ndarray, rows: slice, batch_size: int, spec: P = BATCH_SPEC
 ) -> jax.Array:
-    """Joins every process's `local` rows [R, …] of the global batch into one array [B, …] cut by `spec`."""
+    """Joins every process's `local` rows [R, …] of the global batch into one array [B, …] cut by `spec`.
+
+    A dimension after the first that does not divide over its devices stays whole.
+    """
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None, 'every device holds a part'
         start, stop, _ = index[0].indices(batch_size)
         return local[(slice(start - rows.start, stop - rows.start), *index[1:])]
 
-    sharding = NamedSharding(mesh, P(*spec[: local.ndim]))
+    axes = list(spec[: local.ndim])
+    for dimension, axis in enumerate(axes[1:], 1):
+        if axis and local.shape[dimension] % mesh.shape[axis]:
+            axes[dimension] = None
+    sharding = NamedSharding(mesh, P(*axes))
     return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, part)
 
 

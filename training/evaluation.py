@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from itertools import islice
@@ -26,11 +27,26 @@ def batches(
     """Yields (global batch on the mesh, this process's data position after it), from `position` on."""
     rows = local_rows(mesh, config.batch_size)
     for rows_RT, after in loader.batches(position):
-        batch = objective.make_batch(rows_RT, tokenizer=loader.tokenizer)
+        seeds_R = row_seeds(config.seed, rows.start, position)
+        batch = objective.make_batch(rows_RT, tokenizer=loader.tokenizer, config=config, seeds_R=seeds_R)
         yield (
             {name: global_array(mesh, local, rows, config.batch_size) for name, local in batch.items()},
             after,
         )
+        position = after
+
+
+def row_seeds(seed: int, first: int, position_RP: np.ndarray) -> np.ndarray:
+    """Returns uint64 [R]: what is random in each row of a batch, whichever process makes it.
+
+    Decided by the experiment's seed, the row's number in the global batch (`first` is that of row 0), and
+    the position of the data before it.
+    """
+    digests = (
+        hashlib.blake2b(np.array([seed, first + row, *at], np.int64).tobytes(), digest_size=8).digest()
+        for row, at in enumerate(position_RP.tolist())
+    )
+    return np.frombuffer(b''.join(digests), '<u8')
 
 
 class Evaluator:

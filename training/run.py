@@ -6,6 +6,7 @@ RUN/config.json  metrics.jsonl  loss.png  log.txt  tokenizer/  samples/  checkpo
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from training import pretrained, provenance
 from training.checkpoint import Checkpoints, DamagedCheckpointError
 from training.console import Log
 from training.pretrained import Published
+from training.prompts import encode_prompt
 from training.state import TrainState, boxed_params
 
 RUN_DECODING = Decoding(temperature=0.8, top_k=50)
@@ -50,23 +52,43 @@ class Run:
     mesh: Mesh
     decoding: Decoding = RUN_DECODING  # where the user says nothing else
 
+    def encode(self, text: str, *, chat: bool = False) -> np.ndarray:
+        """Returns int32 ids of a text as this model reads it; with `chat`, of a question to answer."""
+        return encode_prompt(self.model, self.tokenizer, text, chat=chat)
+
+    def hidden(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Returns what the last block says of each text's tokens, float32 [L, D], L those of `encode`."""
+        encoded = [self.encode(text) for text in texts]
+        sizes = np.array([len(ids) for ids in encoded])
+        width = min(1 << int(sizes.max() - 1).bit_length(), self.model.config.max_length)
+        if sizes.max() > width:
+            raise UserError(f'a text of {sizes.max()} tokens exceeds model.max_length={width}; shorten it.')
+        tokens_BL = np.full((len(texts), width), self.tokenizer.pad_id, np.int32)
+        for row, ids in enumerate(encoded):
+            tokens_BL[row, : len(ids)] = ids
+        segments_BL = (np.arange(width) < sizes[:, None]).astype(np.int32)
+        hidden_BLD = np.asarray(_hidden(self.params, tokens_BL, segments_BL, model=self.model), np.float32)
+        return [hidden_LD[:size] for hidden_LD, size in zip(hidden_BLD, sizes, strict=True)]
+
     def generate(
         self, prompts: Sequence[Sequence[int]], *, max_length: int = 50, seed: int = 0, **settings: Any
     ) -> list[np.ndarray]:
         """Continues prompts of ids.
 
         Args:
-          prompts: ids of at least one token each, as `tokenizer.encode_prompt` gives them.
+          prompts: ids of at least one token each, as `encode` gives them.
           max_length: tokens in all, counted from the longest prompt, as in transformers.
           seed: decides what is drawn.
           **settings: of `model.decoding.Decoding`, in place of the model's own.
 
         Returns:
-          int32 ids of each prompt and its continuation, without what fills up shorter ones.
+          int32 ids of each prompt and its continuation, or of an encoder-decoder's answer, without what fills
+          up shorter ones.
         """
+        answers = self.model.config.encoder_layers > 0
         decoding = dataclasses.replace(self.decoding, **settings)
         if 'max_new_tokens' not in settings:
-            left = max_length - max(map(len, prompts))
+            left = max_length - (1 if answers else max(map(len, prompts)))
             decoding = dataclasses.replace(decoding, max_new_tokens=left)
         new = generate(
             self.model,
@@ -82,9 +104,14 @@ class Run:
         lengths = np.where((new == self.tokenizer.eos_id).any(axis=1), ends, new.shape[1])
         count = decoding.num_return_sequences
         return [
-            np.concatenate([prompts[row // count], new[row, :length]]).astype(np.int32)
+            np.concatenate([[] if answers else prompts[row // count], new[row, :length]]).astype(np.int32)
             for row, length in enumerate(lengths)
         ]
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _hidden(params: Any, tokens_BL: jax.Array, segments_BL: jax.Array, *, model: Transformer) -> Any:
+    return model.apply({'params': params}, tokens_BL, segments_BL, output='hidden')
 
 
 def build_model(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Transformer:

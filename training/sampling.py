@@ -1,4 +1,4 @@
-"""Text in, text out: prompts are encoded, continued by the model and decoded."""
+"""Text in, text out: prompts are encoded, continued or answered by the model, and decoded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from data.tokenizer import Tokenizer
 from model.decoding import Decoding
 from model.generation import generate
 from model.transformer import Transformer
+from training import mask_filling
+from training.prompts import encode_prompt
 from training.streaming import TextWatch
 
 
@@ -28,14 +30,15 @@ def complete(
     write: Callable[[str], object] | None = None,
     with_prompt: bool = True,
 ) -> list[str]:
-    """Returns each prompt (ids from `encode_prompt`) and its continuation as one text.
+    """Returns each prompt (ids from `prompts.encode_prompt`) with its continuation; or answers alone.
 
     Args:
       decoding: with beams, each prompt gives num_return_sequences texts in a row.
       stop: a text ends with the token that completes one of these; not with beams.
       write: takes the first text piece by piece as it grows; not with beams.
-      with_prompt: False leaves the prompt out of the texts.
+      with_prompt: False leaves the prompt out of the texts, as an encoder-decoder does anyway.
     """
+    with_prompt = with_prompt and not model.config.encoder_layers
     shown = prompts if with_prompt else [prompt[:0] for prompt in prompts]
     watch = TextWatch(tokenizer.decode, shown, stop, write) if stop or write else None
     new_tokens = generate(
@@ -59,22 +62,19 @@ def complete(
     return texts
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str, *, chat: bool = False) -> np.ndarray:
-    """Returns int32 ids of a text to continue; or with `chat`, of a question to answer.
-
-    An empty prompt is the begin symbol. Raises UserError if the tokenizer has no chat template.
-    """
-    if chat:
-        return tokenizer.encode(tokenizer.apply_chat([{'role': 'user', 'content': text}]))
-    prompt = tokenizer.encode_prompt(text)
-    return prompt if len(prompt) else np.array([tokenizer.bos_id], np.int32)
-
-
 def sample(model: Transformer, params: Any, tokenizer: Tokenizer, config: ConfigDict, step: int) -> list[str]:
-    """Returns continuations of `config.sample_prompts`; the same for the same parameters, seed and step."""
+    """Returns continuations of `config.sample_prompts`; the same for the same parameters, seed and step.
+
+    An encoder's are the prompts with their masks filled.
+    """
+    if model.config.structure == 'encoder':
+        return [
+            mask_filling.fill(model, params, tokenizer, text, candidates=1).text
+            for text in config.sample_prompts
+        ]
     room = model.config.max_length - 1
-    prompts = [encode_prompt(tokenizer, text)[:room] for text in config.sample_prompts]
-    longest = max(len(prompt) for prompt in prompts)
+    prompts = [encode_prompt(model, tokenizer, text)[:room] for text in config.sample_prompts]
+    longest = 1 if model.config.encoder_layers else max(map(len, prompts))
     return complete(
         model,
         params,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model import flops
-from model.flops import count_parameters, train_flops_per_token
+from model.flops import count_parameters, train_flops_per_row
 
 
 def dot_flops(jaxpr):
@@ -40,7 +40,7 @@ def test_flops_equal_those_of_the_traced_gradient(make_model, family):
     config = model.config
     # The backward pass computes the attention scores again, which the model's count leaves out.
     scores = 2 * config.num_layers * config.num_heads * config.head_dim * length
-    expected = batch * length * (train_flops_per_token(config, length) + scores)
+    expected = batch * (train_flops_per_row(config, length) + length * scores)
     assert dot_flops(traced.jaxpr) == expected
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from model.decoding import Decoding
 from training import run, sampling
+from training.prompts import encode_prompt
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -64,7 +65,7 @@ def test_greedy_text_and_answers_are_the_same(ours, theirs):
     question = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
     assert ours.tokenizer.apply_chat(QUESTION) == question
     for chat, text in ((False, 'Once upon a time'), (True, QUESTION[0]['content'])):
-        prompt = sampling.encode_prompt(ours.tokenizer, text, chat=chat)
+        prompt = encode_prompt(ours.model, ours.tokenizer, text, chat=chat)
         inputs = torch.from_numpy(prompt[None].astype(np.int64))
         output = model.generate(
             inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=50, do_sample=False

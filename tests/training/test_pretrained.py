@@ -17,6 +17,7 @@ from configs.errors import UserError
 from model.decoding import Decoding
 from tests.data import tiny_tokenizers
 from training import pretrained, run, sampling
+from training.prompts import encode_prompt
 
 ROOT = Path(__file__).parents[2]
 REFERENCES = ROOT / 'tests' / 'references'
@@ -43,7 +44,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def texts(opened: run.Run) -> list[str]:
-    prompt = sampling.encode_prompt(opened.tokenizer, 'the quick')
+    prompt = encode_prompt(opened.model, opened.tokenizer, 'the quick')
     return sampling.complete(
         opened.model,
         opened.params,
