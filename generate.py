@@ -248,17 +248,17 @@ def write_results(results: list[dict]) -> None:
     if STREAM.value:
         print()  # the text is there already
         return
-    texts = [text for result in results for text in result['completions'] + show_candidates(result)]
+    texts = [text + show_candidates(result) for result in results for text in result['completions']]
     print('\n\n---\n\n'.join(texts))
 
 
-def show_candidates(result: dict) -> list[str]:
-    """Returns the candidates of a text's masks as one text, or nothing where there are none."""
-    masks = [
+def show_candidates(result: dict) -> str:
+    """Returns a block of lines for each mask of a text, '' where there are none."""
+    blocks = (
         '\n'.join(f'  {probability:.4f}  {token}' for token, probability in ranked)
         for ranked in result.get('candidates', [])
-    ]
-    return ['\n\n'.join(masks)] if masks else []
+    )
+    return ''.join(f'\n\n{block}' for block in blocks)
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ def check(config: Any, model_config: Any, tokenizer: Any) -> None:
     wanted = _counts(config.sequence_length, config)[1]
     if len(tokenizer.sentinel_ids) < wanted:
         raise UserError(
-            f"objective='span_corruption' cuts {wanted} spans out of sequence_length={config.sequence_length} "
+            f"objective='span_corruption' cuts {wanted} spans out of a row of {config.sequence_length} "
             f'tokens, and the tokenizer has {len(tokenizer.sentinel_ids)} sentinels; prepare the text with '
             "tokenizer.control_symbols=('<extra_id_0>', '<extra_id_1>', …), or change masking.rate, "
             'masking.span_length or sequence_length.'

@@ -82,6 +82,8 @@ def _rank(
 
 
 def _show(tokenizer: Tokenizer, token: int) -> str:
-    """Returns a token as text, or as its number if it stands for none, such as a part of a character."""
+    """Returns a token as text, quoted if it is white space, or as its number if it stands for no text."""
     text = tokenizer.decode([int(token)])
-    return text if text and '\ufffd' not in text else f'#{token}'
+    if not text or '\ufffd' in text:
+        return f'#{token}'
+    return text if text.strip() else repr(text)
