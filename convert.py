@@ -2,11 +2,15 @@
 
   python convert.py --from=gpt2/ --to=runs/gpt2
   python convert.py --from=runs/quickstart --to=exported/ --format=huggingface
+  python convert.py --from=old-gpt2/ --pickles --to=gpt2/ --format=huggingface
 
 --from takes whatever --checkpoint takes elsewhere: a run (its best checkpoint) or RUN@STEP, a directory in
 Hugging Face's format, hf:NAME from the hub, or FILE.gguf. What is written is a new directory: a run that
 every command opens, or config.json, safetensors and tokenizer files that transformers loads.
 Commands also read published models directly; a run is for going on from there.
+
+Weights are read from safetensors. --pickles reads pytorch_model.bin instead, by PyTorch's restricted reader,
+which refuses whatever is no tensor; PyTorch must be installed.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from configs import command_line
 FROM = flags.DEFINE_string('from', None, 'Run, RUN@STEP, directory or hf:NAME to read.', required=True)
 TO = flags.DEFINE_string('to', None, 'Directory to write; must not exist, or be empty.', required=True)
 FORMAT = flags.DEFINE_enum('format', 'lathe', ('lathe', 'huggingface'), 'What to write.')
+PICKLES = flags.DEFINE_bool('pickles', False, "Read PyTorch's pickles, which you trust, not safetensors.")
 
 
 def main() -> None:
@@ -31,7 +36,7 @@ def main() -> None:
 
     processes.start()
     target = pretrained.new_directory(Path(TO.value))
-    opened = run.open_run(FROM.value)
+    opened = run.open_run(FROM.value, pickles=PICKLES.value)
     jax.set_mesh(opened.mesh)
     if FORMAT.value == 'huggingface':
         pretrained.save(target, opened.model.config, opened.params, opened.tokenizer)

@@ -63,8 +63,14 @@ class TensorFiles:
             self._file_of, names = {}, {WEIGHTS}
         else:
             others = sorted(path.name for path in directory.glob('*.bin'))
-            hint = f'; {", ".join(others)} hold pickles, which can run code' if others else ''
-            raise UserError(f'{directory} has no {WEIGHTS} and no {INDEX}{hint}. Lathe reads safetensors.')
+            hint = (
+                f'; {", ".join(others)} hold pickles, which can run code: if you trust them, '
+                'convert.py --pickles reads them'
+            )
+            raise UserError(
+                f'{directory} has no {WEIGHTS} and no {INDEX}{hint if others else ""}. '
+                'Lathe reads safetensors.'
+            )
         self._files: dict[str, Any] = {}
         for name in sorted(names):
             try:

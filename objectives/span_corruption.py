@@ -91,16 +91,18 @@ def corrupt(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the ids that the encoder reads and those that the decoder writes, each with eos.
 
-    What stays and what is cut out take turns, beginning with what stays, in parts of random lengths.
+    What stays and what is cut out take turns in parts of random lengths. Either may come first or last:
+    where all begin with what stays, as in T5's own preparation, every document's last token is cut out.
     """
     hidden, spans = _counts(len(document), config)
-    stays = _random_parts(len(document) - hidden, spans, rng)
+    stays = _random_parts(len(document) - hidden + 2, spans + 1, rng)
+    stays[[0, -1]] -= 1
     cuts = _random_parts(hidden, spans, rng)
-    borders = np.cumsum(np.stack([stays, cuts], axis=1).reshape(-1))
-    pieces = np.split(document, borders[:-1])
+    borders = np.cumsum(np.stack([stays[:-1], cuts], axis=1).reshape(-1))
+    pieces = np.split(document, borders)
     sentinels = np.split(tokenizer.sentinel_ids[:spans], spans)
     eos = np.array([tokenizer.eos_id], np.int32)
-    inputs = [part for pair in zip(pieces[::2], sentinels, strict=True) for part in pair]
+    inputs = [part for pair in zip(pieces[:-1:2], sentinels, strict=True) for part in pair] + pieces[-1:]
     targets = [part for pair in zip(sentinels, pieces[1::2], strict=True) for part in pair]
     return np.concatenate([*inputs, eos]), np.concatenate([*targets, eos])
 

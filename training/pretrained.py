@@ -16,14 +16,15 @@ from data.fast_tokenizer import FastTokenizer
 from data.tokenizer import Tokenizer
 from data.tokenizer import export as export_tokenizer
 from data.tokenizer import load as load_tokenizer
-from model import huggingface, huggingface_export, tensor_files
+from model import huggingface, huggingface_export, pickled_tensors, tensor_files
 from model.decoding import Decoding
 from model.families import ModelConfig
 from model.tensor_files import TensorFiles, Tensors
 
 HUB, GGUF = 'hf:', '.gguf'
 CONFIG, GENERATION = 'config.json', 'generation_config.json'
-NEEDED = ['*.json', '*.safetensors', '*.model', '*.txt', '*.jinja']  # of a repository; never pickles
+NEEDED = ('*.json', '*.safetensors', '*.model', '*.txt', '*.jinja')  # of a repository
+PICKLES = 'pytorch_model*.bin'  # besides, if asked for
 LONGEST_SEQUENCE = 1024  # of evaluation and fine-tuning, unless the experiment says otherwise
 
 
@@ -38,19 +39,22 @@ class Published:
     decoding: Decoding  # where the user says nothing else
 
 
-def find(checkpoint: str) -> Published | None:
+def find(checkpoint: str, *, pickles: bool = False) -> Published | None:
     """Opens a directory in Hugging Face's format, `hf:NAME` or `hf:NAME@REVISION` from the hub, or FILE.gguf.
 
     Returns None when `checkpoint` is something else, such as a run. Raises UserError when it is not there,
-    broken, or of a kind that is not known.
+    broken, or of a kind that is not known. With `pickles`, weights are read from PyTorch's files.
     """
-    path = _download(checkpoint.removeprefix(HUB)) if checkpoint.startswith(HUB) else Path(checkpoint)
+    path = Path(checkpoint)
+    if checkpoint.startswith(HUB):
+        path = _download(checkpoint.removeprefix(HUB), (*NEEDED, PICKLES) if pickles else NEEDED)
     if path.suffix == GGUF and path.is_file():
         return _open_gguf(path)
     if not (path / CONFIG).is_file() or 'model_type' not in (values := read_json(path / CONFIG)):
         return None
     huggingface.model_keys(values, str(path / CONFIG))  # an architecture that is not known goes first
-    return Published(path, values, TensorFiles(path), load_tokenizer(path), _read_decoding(path))
+    files = pickled_tensors.PickledTensors(path) if pickles else TensorFiles(path)
+    return Published(path, values, files, load_tokenizer(path), _read_decoding(path))
 
 
 def _open_gguf(path: Path) -> Published:
@@ -64,14 +68,14 @@ def _open_gguf(path: Path) -> Published:
     return Published(path, files.config_json(), files, tokenizer, Decoding(temperature=0.0))
 
 
-def _download(name: str) -> Path:
+def _download(name: str, patterns: tuple[str, ...]) -> Path:
     # Imported here: it takes a second, and only names on the hub need it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition('@')
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=NEEDED))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = ' '.join(str(error).split())[:300]
         raise UserError(

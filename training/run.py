@@ -70,6 +70,14 @@ class Run:
         hidden_BLD = np.asarray(_hidden(self.params, tokens_BL, segments_BL, model=self.model), np.float32)
         return [hidden_LD[:size] for hidden_LD, size in zip(hidden_BLD, sizes, strict=True)]
 
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns float32 [B, D]: the mean of each text's hidden states, scaled to length 1.
+
+        What sentence encoders such as all-MiniLM-L6-v2 are trained for (Reimers and Gurevych 2019).
+        """
+        means_BD = np.stack([hidden_LD.mean(axis=0) for hidden_LD in self.hidden(texts)])
+        return means_BD / np.linalg.norm(means_BD, axis=1, keepdims=True)
+
     def generate(
         self, prompts: Sequence[Sequence[int]], *, max_length: int = 50, seed: int = 0, **settings: Any
     ) -> list[np.ndarray]:
@@ -190,17 +198,18 @@ def open_text(directory: Path) -> tuple[ConfigDict, Tokenizer]:
     return experiment.load(directory / 'config.json'), load_tokenizer(directory / 'tokenizer')
 
 
-def open_run(checkpoint: str) -> Run:
+def open_run(checkpoint: str, *, pickles: bool = False) -> Run:
     """Opens a model for use: its parameters alone, cut over all devices where the width divides over them.
 
     Args:
       checkpoint: `RUN` (its best checkpoint, or the newest if none was evaluated), `RUN@STEP`, a directory in
         Hugging Face's format, its name on the hub, `hf:NAME` or `hf:NAME@REVISION`, or a GGUF file.
+      pickles: read a published model's weights from pytorch_model.bin, which you trust.
 
     Raises:
       UserError: when there is no such thing, or it is damaged, or of a kind that Lathe does not know.
     """
-    published = pretrained.find(checkpoint)
+    published = pretrained.find(checkpoint, pickles=pickles)
     return _open_trained(checkpoint) if published is None else _open_published(published)
 
 

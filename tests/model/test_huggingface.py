@@ -8,6 +8,7 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -134,6 +135,18 @@ def test_the_base_model_alone_is_enough_where_the_output_table_is_tied(copy):
     jax.tree.map(np.testing.assert_array_equal, params, open_model(REFERENCES / 'gpt2')[1])
 
 
+def test_bfloat16_files_become_float32_parameters(copy):
+    directory = copy('llama')
+    tensors = load_file(directory / 'model.safetensors')
+    rounded = {name: tensor.astype(jnp.bfloat16) for name, tensor in tensors.items()}
+    save_file(rounded, directory / 'model.safetensors')
+    _, params = open_model(directory)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype('float32')}
+    written = dict(tensor_files.tensors(params, huggingface.weight_map(read_config(directory))))
+    for name, tensor in rounded.items():
+        np.testing.assert_array_equal(written[name], tensor.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -177,7 +190,9 @@ def test_damaged_and_missing_files_are_named(copy):
     with pytest.raises(UserError, match=r'model.safetensors is damaged'):
         open_model(directory)
     weights.rename(directory / 'pytorch_model.bin')
-    with pytest.raises(UserError, match=r'pytorch_model.bin hold pickles, which can run code'):
+    with pytest.raises(
+        UserError, match=r'pytorch_model.bin hold pickles, .* convert.py --pickles reads them'
+    ):
         open_model(directory)
     index = {'weight_map': {'model.norm.weight': 'model-00001-of-00002.safetensors'}}
     (directory / 'model.safetensors.index.json').write_text(json.dumps(index))

