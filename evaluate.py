@@ -2,12 +2,13 @@
 
   python evaluate.py --checkpoint=runs/quickstart
   python evaluate.py --checkpoint=runs/a,runs/b@500 --output=metrics.json
-  python evaluate.py --checkpoint=gpt2/,runs/a --data='texts/*.txt'
+  python evaluate.py --checkpoint=gpt2/,runs/a --task=perplexity --data='texts/*.txt'
 
 --checkpoint takes run directories (their best checkpoint, or the newest if none was evaluated), RUN@STEP,
 directories in Hugging Face's format, hf:NAME from the hub, or FILE.gguf. The text is --data (files,
 directories, globs, as data.source), or all that was held out when the run's data was prepared. Printed are
-the loss in nats a token, perplexity, and bits per byte, which alone compares models across tokenizers.
+the loss in nats a token, perplexity, and bits per byte, which alone compares models across tokenizers. What
+is predicted is what the model was trained for: a decoder's next tokens, an encoder's masks, a T5's spans.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from data.files import write_whole
 CHECKPOINT = flags.DEFINE_list(
     'checkpoint', None, 'Run, RUN@STEP, directory or hf:NAME; several with commas.', required=True
 )
+TASK = flags.DEFINE_enum('task', 'perplexity', ['perplexity'], 'What is measured.')
 DATA = flags.DEFINE_string('data', None, 'Text to measure on; default: what the run held out.')
 OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write the metrics to.')
 BATCHES = flags.DEFINE_integer('batches', 0, 'Batches of held-out text; 0: all of it.', lower_bound=0)
@@ -52,6 +54,7 @@ def main() -> None:
         opened.config.batch_size = meshes.fitting_batch(opened.mesh, opened.config)
         opened.config.eval_batches = BATCHES.value
         choose_text(opened.config, name)
+        objective.check(opened.config, opened.model.config, opened.tokenizer)
         rows = meshes.local_rows(opened.mesh, opened.config.batch_size)
         held_out = loader.load(opened.config, split='eval', rows=rows, tokenizer=opened.tokenizer)
         evaluate = Evaluator(opened.model, objective, opened.config, opened.mesh, held_out, BATCHES.value)

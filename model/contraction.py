@@ -11,20 +11,59 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+BITS = jnp.uint16
+MAX_BLOCKS = 32
+
 
 def contract(x: jax.Array, kernel: jax.Array, inputs: int = 1, *, transposed: bool = False) -> jax.Array:
     """Returns x · kernel in float32.
 
     Args:
       x: [..., I], where I stands for the last `inputs` axes; any float dtype.
-      kernel: [I, O], or [O, I] if `transposed`, where O stands for any axes; rounded to x's dtype.
+      kernel: [I, O], or [O, I] if `transposed`, where O stands for any axes; rounded to x's dtype. Or the
+        bits of such a bfloat16 kernel, from `hold`; then there is no derivative.
       inputs: how many axes are contracted.
       transposed: whether the kernel's last axes are contracted instead of its first.
 
     Returns:
       [..., O].
     """
+    if kernel.dtype == BITS:
+        return _contract_bits(x, kernel, inputs, transposed)
     return _contract(x, kernel, inputs, transposed)
+
+
+def hold(kernel: jax.Array) -> jax.Array:
+    """Returns the bits of a kernel that is rounded to bfloat16, uint16, for a loop that reads it many times.
+
+    XLA's CPU back end would carry a bfloat16 array into a loop as float32, of twice the size; what a
+    bandwidth-bound loop such as text generation gains is in docs/log.md.
+    """
+    return jax.lax.bitcast_convert_type(kernel.astype(jnp.bfloat16), BITS)
+
+
+def floats(kernel: jax.Array) -> jax.Array:
+    """Returns the bfloat16 values of what `hold` returned, and other arrays as they are."""
+    return jax.lax.bitcast_convert_type(kernel, jnp.bfloat16) if kernel.dtype == BITS else kernel
+
+
+def _contract_bits(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool) -> jax.Array:
+    """Returns what `contract` does of a kernel that is held as bits.
+
+    XLA's CPU back end computes few rows in float32, into which it converts a kernel whole. So a kernel
+    with outputs in front is taken in blocks, which stay in the processor's cache; and its bits are tied to
+    x, which changes in every pass of a loop, so that the conversion is not moved out of it.
+    """
+    x, kernel = jax.lax.optimization_barrier((x, kernel))
+    if not transposed:
+        return _forward(x, floats(kernel), inputs, transposed)[0]
+    count = max(count for count in range(1, MAX_BLOCKS + 1) if kernel.shape[0] % count == 0)
+    blocks = kernel.reshape(count, -1, *kernel.shape[1:])
+    products = jax.lax.map(lambda block: _forward(x, floats(block), inputs, transposed)[0], blocks)
+    outputs = x.ndim - inputs
+    return jnp.moveaxis(products, 0, outputs).reshape(
+        *x.shape[:outputs], *kernel.shape[: kernel.ndim - inputs]
+    )
 
 
 def _primal(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool) -> jax.Array:

@@ -21,6 +21,7 @@ import numpy as np
 from configs.errors import UserError
 from model import beam_search
 from model.attention import Cache, init_cache
+from model.contraction import hold
 from model.decoding import Decoding
 from model.logits import Number, Processors, make_processors, mask_vocabulary, process, sample
 from model.transformer import Transformer
@@ -192,6 +193,8 @@ def _prefill(
 
 def _make_advance(params: Any, model: Transformer) -> beam_search.Advance:
     """Returns the function that appends one token a row: (tokens_B, positions_B, cache) → (logits, cache)."""
+    if model.config.compute_dtype == 'bfloat16' and jax.default_backend() == 'cpu':
+        params = _hold_kernels(params)
 
     def advance(tokens_B, positions_B, cache):
         logits_B1V, cache = model.apply(
@@ -200,6 +203,16 @@ def _make_advance(params: Any, model: Transformer) -> beam_search.Advance:
         return logits_B1V[:, 0], cache
 
     return advance
+
+
+def _hold_kernels(params: Any) -> Any:
+    """Returns parameters of which the kernels and the tokens' vectors are held as bits of bfloat16."""
+
+    def hold_one(path: tuple, leaf: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        return hold(leaf) if name.endswith('kernel') or name == 'token_embedding/embedding' else leaf
+
+    return jax.tree_util.tree_map_with_path(hold_one, params)
 
 
 def _emit(request: Request, step: Any, logits_BV: jax.Array, tokens_BS: jax.Array, done_B: jax.Array):

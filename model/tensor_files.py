@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -191,9 +192,15 @@ def _load_one(files: Tensors, leaf: jax.ShapeDtypeStruct, tensor: Tensor) -> jax
         return _place(tensor.to_ours(files.read(tensor.name), leaf.shape), leaf.sharding)
     piece_sharding = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leaf.sharding.spec[1:]))
     stacked = jax.jit(functools.partial(jnp.zeros, leaf.shape, jnp.float32), out_shardings=leaf.sharding)()
-    for layer, name in enumerate(_names(leaf, tensor)):
-        piece = tensor.to_ours(files.read(name), leaf.shape[1:])
-        stacked = _fill(stacked, _place(piece, piece_sharding), layer)
+    names = _names(leaf, tensor)
+    with ThreadPoolExecutor(1) as reader:  # reads a layer while the one before it is copied to the devices
+        ahead = reader.submit(files.read, names[0])
+        for layer in range(len(names)):
+            theirs = ahead.result()
+            if layer + 1 < len(names):
+                ahead = reader.submit(files.read, names[layer + 1])
+            piece = _place(tensor.to_ours(theirs, leaf.shape[1:]), piece_sharding)
+            stacked = _fill(stacked, piece, layer)
     return stacked
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from model.attention import Attention, Cache, Context, CrossAttention
-from model.contraction import contract
+from model.contraction import contract, floats
 from model.families import ModelConfig
 from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, Linear, Norm, parameter
 from model.positions import relative_buckets, rotation, sinusoids
@@ -242,7 +242,7 @@ def lookup(table_VD: jax.Array, ids_BL: jax.Array, axis: str | None) -> jax.Arra
     The width is gathered first: a look-up in a table cut along D would otherwise give a result
     that is cut along D and must be laid out anew along B.
     """
-    return jnp.take(constrain(table_VD, axis, 'activation_embed'), ids_BL, axis=0)
+    return floats(jnp.take(constrain(table_VD, axis, 'activation_embed'), ids_BL, axis=0))
 
 
 class Block(nn.Module):

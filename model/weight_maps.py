@@ -42,7 +42,7 @@ class Tensor:
     def to_ours(self, theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Returns our array of `shape` (of one layer), float32, out of their tensor."""
         array = theirs.T if self.transposed else theirs
-        return np.split(array, self.parts, axis=-1)[self.part].reshape(shape).astype(np.float32)
+        return np.split(array, self.parts, axis=-1)[self.part].reshape(shape).astype(np.float32, copy=False)
 
     def to_theirs(self, ours: list[np.ndarray]) -> np.ndarray:
         """Returns their tensor out of our arrays that are its parts, in order."""

@@ -25,6 +25,11 @@ HUB, GGUF = 'hf:', '.gguf'
 CONFIG, GENERATION = 'config.json', 'generation_config.json'
 NEEDED = ('*.json', '*.safetensors', '*.model', '*.txt', '*.jinja')  # of a repository
 PICKLES = 'pytorch_model*.bin'  # besides, if asked for
+OBJECTIVES = {
+    'bert': 'masked',
+    't5': 'span_corruption',
+    'transformer': 'seq2seq',
+}  # of families; else 'causal'
 LONGEST_SEQUENCE = 1024  # of evaluation and fine-tuning, unless the experiment says otherwise
 
 
@@ -96,10 +101,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def experiment(published: Published) -> ConfigDict:
-    """Returns the default experiment with a published model."""
+    """Returns the default experiment with a published model, and what its family was pre-trained for."""
     keys = huggingface.model_keys(published.values, str(published.path), published.files.names())
     config = base.get_config()
     config.model.update(keys)
+    config.objective = OBJECTIVES.get(keys['family'], 'causal')
     config.sequence_length = min(keys['max_length'], LONGEST_SEQUENCE)
     return config
 

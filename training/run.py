@@ -284,10 +284,14 @@ def _abstract_model(config: ConfigDict, tokenizer: Tokenizer) -> tuple[Transform
     cut = config.model.embed_dim % jax.device_count() == 0
     mesh = make_mesh({'data': 1 if cut else -1, 'fsdp': -1 if cut else 1, 'tensor': 1, 'context': 1})
     model = build_model(config, tokenizer, mesh)
+    return model, mesh, abstract_params(model, mesh)
+
+
+def abstract_params(model: Transformer, mesh: Mesh) -> Any:
+    """Returns the shapes, dtypes and shardings of a model's parameters on a mesh."""
     boxed = boxed_params(model)
-    abstract = jax.tree.map(
+    return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         nn.unbox(boxed),
         rules.shardings(boxed, mesh),
     )
-    return model, mesh, abstract

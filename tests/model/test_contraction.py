@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.contraction import contract
+from model.contraction import contract, floats, hold
 from model.masked_attention import attend_masked
 
 # (x, kernel, contracted axes, transposed): wide and narrow outputs, and several axes on either side.
@@ -51,6 +51,19 @@ def test_products_and_gradients_equal_the_formula(
     for one, other in zip(found, expected, strict=True):
         # bfloat16 keeps 8 bits; sums of up to 12 products of numbers around 1.
         np.testing.assert_allclose(one.astype('float32'), other, atol=tolerance * 4, rtol=tolerance)
+
+
+@pytest.mark.parametrize(('x_shape', 'kernel_shape', 'inputs', 'transposed'), SHAPES)
+def test_a_kernel_held_as_bits_gives_the_same_product(x_shape, kernel_shape, inputs, transposed):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.standard_normal(x_shape), 'bfloat16')
+    kernel = jnp.asarray(random.standard_normal(kernel_shape), 'float32')
+    bits = hold(kernel)
+    assert bits.dtype == jnp.uint16
+    np.testing.assert_array_equal(floats(bits), kernel.astype('bfloat16'))
+    # The same float32 sums, perhaps in another order.
+    expected = contract(x, kernel, inputs, transposed=transposed)
+    np.testing.assert_allclose(contract(x, bits, inputs, transposed=transposed), expected, atol=1e-5)
 
 
 def test_the_gradient_of_a_bfloat16_product_is_summed_in_float32():
