@@ -114,6 +114,7 @@ def get_config() -> ConfigDict:
     config.data.text_field = 'text'                   # field of a JSON line that holds the document
     config.data.target_field = ''                     # field of the answer to it: makes pairs; '': plain text
     config.data.text_documents = 'paragraph'          # of .txt: 'paragraph' (blank line between), 'line', 'file'
+    config.data.packing = 'concatenate'               # or 'best_fit': whole documents in rows, the rest padding
     config.data.eval_fraction = 0.01                  # documents held out, chosen by the hash of their text
     config.data.shard_tokens = 1 << 24                # tokens per shard file
     config.data.num_workers = 0                       # processes of prepare.py; 0: one per core

@@ -17,6 +17,7 @@ CHOICES = {
     'optimizer.name': ('adamw',),
     'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
     'data.mode': ('shards', 'stream'),
+    'data.packing': ('concatenate', 'best_fit'),
     'data.text_documents': ('paragraph', 'line', 'file'),
     'tokenizer.kind': ('bpe', 'unigram'),
     'wandb.mode': ('online', 'offline', 'disabled'),
@@ -135,6 +136,11 @@ def check_pairs(config: ConfigDict) -> None:
         raise UserError(
             f"data.target_field={field!r} makes pairs, which data.mode='stream' cannot read. Use "
             "data.mode='shards', and prepare.py with the same --config."
+        )
+    if field and config.data.packing != 'concatenate':
+        raise UserError(
+            f'data.packing={config.data.packing!r} is for plain text; data.target_field={field!r} makes '
+            "pairs, which are never cut. Leave data.packing='concatenate'."
         )
     if field and field == config.data.text_field:
         raise UserError(

@@ -99,9 +99,9 @@ def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokeniz
         )
     shards.check(directory, described['shards'])
     deciding = {'manifest': manifest.fingerprint(prepared), 'split': split, 'batch_size': config.batch_size}
-    length = prepared['sequence_length'] + prepared.get('target_length', 0)
+    width, stride = manifest.layout(prepared)
     return EpochLoader(
-        shards.Rows(directory, described['shards'], length, prepared['dtype']),
+        shards.Rows(directory, described['shards'], width=width, stride=stride, dtype=prepared['dtype']),
         tokenizer=tokenizer,
         fingerprint=manifest.fingerprint(deciding | {'seed': config.seed}),
         batch_size=config.batch_size,

@@ -303,16 +303,21 @@ def _write_shards(directory: Path, results: list[dict], encoder: Tokenizer, conf
     content = {'tokenizer': encoder.fingerprint, 'vocab_size': encoder.vocab_size, 'special_ids': special}
     content |= {'sequence_length': config.sequence_length, 'dtype': dtype}
     content['target_length'] = manifest.target_length(config)
+    width, stride = manifest.row_layout(config.sequence_length, content['target_length'], config.data.packing)
     for name in SPLIT_NAMES:
         paths = [_part_path(directory, number, name) for number in range(len(results))]
-        parts = shard_writer.Parts(paths, dtype)
-        written = shard_writer.write_shards(
+        written, continued = shard_writer.write_shards(
             directory / name,
-            parts,
-            length=config.sequence_length + content['target_length'],
+            shard_writer.Parts(paths, dtype),
+            width=width,
+            stride=stride,
             shard_tokens=config.data.shard_tokens,
             pad_id=encoder.pad_id,
+            bos_id=encoder.bos_id,
             dtype=dtype,
         )
-        content[name] = {**totals[name], 'rows': sum(shard['rows'] for shard in written), 'shards': written}
+        rows = sum(shard['rows'] for shard in written)
+        # Only when the parts have been joined is it known where rows of concatenated text begin.
+        cuts = {} if config.data.target_field else {'cuts': totals[name].get('cuts', continued)}
+        content[name] = {**totals[name], **cuts, 'rows': rows, 'shards': written}
     return content

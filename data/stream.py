@@ -1,7 +1,8 @@
 """Batches straight from raw text, tokenised on the way.
 
 Each row of the global batch is a *lane*: an endless stream of tokens of its own, cut into rows
-that share one token with the next, as in shards. The splits of the source (data/sources.py) are
+that share one token with the next, as in shards; or, with data.packing='best_fit', rows of whole
+documents, packed window by window. The splits of the source (data/sources.py) are
 shuffled anew each epoch, and of that endless sequence lane r of B reads numbers r, r + B, r + 2B, …:
 every split is read once in an epoch, by one lane. Within a split, training documents are shuffled
 in windows of data.shuffle_bytes. All orders are functions of the seed and of numbers in the
@@ -11,6 +12,7 @@ position, so a lane can start at any document; what it holds in memory is one wi
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import manifest, sources
+from data import best_fit, manifest, packing, sources
 from data.batching import in_batches
 from data.compression import COMPRESSION_RATIO, is_compressed
 from data.epochs import EpochLoader
@@ -37,7 +39,8 @@ def load(
     """Returns the Loader (data/loader.py) of `split` for the rows `part` of the global batch."""
     tokenizer = tokenizer or _prepared_tokenizer(config)
     files = sources.find_files(config)
-    keys = ('seed', 'batch_size', 'sequence_length', 'data.shuffle_bytes', *manifest.READING_KEYS)
+    keys = ('seed', 'batch_size', 'sequence_length', 'data.shuffle_bytes', 'data.packing')
+    keys += manifest.READING_KEYS
     deciding = manifest.select(config, keys) | {'tokenizer': tokenizer.fingerprint, 'split': split}
     fingerprint = manifest.fingerprint(deciding | {'text': sources.describe(files)})
     if split == 'train':
@@ -84,37 +87,43 @@ def held_out_rows(config: ConfigDict, files: list[str], tokenizer: Tokenizer) ->
 
     The first config.eval_batches batches of them, or all for 0; the last row is filled up with pad.
     """
-    length = config.sequence_length
-    wanted = config.eval_batches * config.batch_size * length + 1 if config.eval_batches else None
+    width, stride = manifest.row_layout(config.sequence_length, 0, config.data.packing)
+    most = config.eval_batches * config.batch_size or sys.maxsize
+    packer = packing.packer(tokenizer, config)
     pieces, total = [], 0
-    texts = (
-        document.text
-        for split in sources.list_splits(files, config)
-        for document in sources.read_split(split, config)
-        if sources.is_held_out(document.text, config.data.eval_fraction)
-    )
-    for batch in in_batches(texts, characters=1 << 12):
-        pieces += tokenizer.encode_documents(batch)
-        total = sum(map(len, pieces))
-        if wanted and total >= wanted:
+    for split in sources.list_splits(files, config):
+        held_out = (
+            document
+            for document in sources.read_split(split, config)
+            if sources.is_held_out(document.text, config.data.eval_fraction)
+        )
+        for batch in in_batches(held_out, characters=1 << 12):
+            pieces.append(packer.add(batch))
+            total += len(pieces[-1])
+            if total > most * stride:
+                break
+        else:
+            pieces.append(packer.finish())
+            total += len(pieces[-1])
+        if total > most * stride:
             break
     if not total:
         raise UserError(
             f'data.source={config.data.source!r}: none of its documents was held out for evaluation. Raise '
             f'data.eval_fraction={config.data.eval_fraction}, or set eval_every=0.'
         )
-    tokens = np.concatenate(pieces)[:wanted]
-    rows = -(-(len(tokens) - 1) // length)
-    padding = np.full(rows * length + 1 - len(tokens), tokenizer.pad_id, np.int32)
-    tokens = np.concatenate([tokens, padding])
-    return np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[::length]
+    shared = width - stride
+    rows = min(most, -(-(total - shared) // stride))
+    tokens = np.full(rows * stride + shared, tokenizer.pad_id, np.int32)
+    found = np.concatenate(pieces)[: len(tokens)]
+    tokens[: len(found)] = found
+    return np.lib.stride_tricks.sliding_window_view(tokens, width)[::stride]
 
 
 class StreamLoader:
     """Endless training batches, a Loader (data/loader.py).
 
-    Position: int32 [R, 3], for each lane the place of the next row's first token: how many splits
-    were finished before, how many documents of the split, how many tokens of the document.
+    Position: int32 [R, 3], for each lane the place of the next row, as its position() says.
     """
 
     def __init__(
@@ -132,14 +141,16 @@ class StreamLoader:
 
     def batches(self, position: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (int32 [R, T + 1], position after it) from `position` on."""
-        lanes = [
-            Lane(number, at, self._config, self._splits, self.tokenizer)
-            for number, at in zip(self._lanes, position.tolist(), strict=True)
-        ]
-        length = self._config.sequence_length
+        lanes = [self.lane(number, at) for number, at in zip(self._lanes, position.tolist(), strict=True)]
         while True:
-            rows = np.stack([lane.read(length) for lane in lanes])
+            rows = np.stack([lane.read() for lane in lanes])
             yield rows, np.array([lane.position() for lane in lanes], np.int32)
+
+    def lane(self, number: int, position: list[int]) -> Lane | BestFitLane:
+        """Returns lane `number` of the global batch, about to read the row at `position`."""
+        kind = BestFitLane if self._config.data.packing == 'best_fit' else Lane
+        windows = Windows(number, self._config, self._splits)
+        return kind(windows, position, self._config.sequence_length, self.tokenizer)
 
 
 @dataclass
@@ -151,13 +162,45 @@ class Window:
     texts: list[str]
 
 
-class Lane:
-    """The stream of tokens of one row of the global batch, from `position` on."""
+class Windows:
+    """The training documents of one lane, in shuffled windows."""
 
-    def __init__(
-        self, number: int, position: list[int], config: ConfigDict, splits: list[Split], tokenizer: Tokenizer
-    ):
+    def __init__(self, number: int, config: ConfigDict, splits: list[Split]):
         self._number, self._config, self._splits = number, config, splits
+
+    def read(self, counter: int) -> Iterator[Window]:
+        """Yields the windows of this lane's splits from its split number `counter` on, without end."""
+        config, number_of_splits = self._config, len(self._splits)
+        barren = 0
+        while True:
+            epoch, within = divmod(counter * config.batch_size + self._number, number_of_splits)
+            split = int(permute(within, number_of_splits, ('splits', config.seed, epoch)))
+            first = 0
+            for number, texts in enumerate(self._unshuffled(self._splits[split])):
+                seed = ('documents', config.seed, epoch, split, number)
+                order = permute(np.arange(len(texts)), len(texts), seed)
+                yield Window(counter, first, [texts[i] for i in order])
+                first += len(texts)
+            barren = 0 if first else barren + 1
+            if barren > BARREN * number_of_splits:
+                raise UserError(
+                    f'data.source={config.data.source!r} holds no document to train on. Add text, or lower '
+                    f'data.eval_fraction={config.data.eval_fraction}.'
+                )
+            counter += 1
+
+    def _unshuffled(self, split: Split) -> Iterator[list[str]]:
+        fraction = self._config.data.eval_fraction
+        documents = sources.read_split(split, self._config)
+        texts = (document.text for document in documents if not sources.is_held_out(document.text, fraction))
+        return in_batches(texts, characters=self._config.data.shuffle_bytes)
+
+
+class Lane:
+    """The rows of one lane from `position` on: its documents one after another, without gaps."""
+
+    def __init__(self, windows: Windows, position: list[int], length: int, tokenizer: Tokenizer):
+        self._windows, self._length = windows, length
         counter, document, offset = position
         self._documents = self._tokenise(counter, document, tokenizer)
         # Tokens not yet read, from `_cursor` on, and of each document in them its start and its place.
@@ -167,11 +210,11 @@ class Lane:
         self._fill(offset + 1)
         self._cursor = offset
 
-    def read(self, length: int) -> np.ndarray:
+    def read(self) -> np.ndarray:
         """Returns the next length + 1 tokens and moves on by `length`."""
-        self._fill(length + 1)
-        row = self._tokens[self._cursor : self._cursor + length + 1]
-        self._cursor += length
+        self._fill(self._length + 1)
+        row = self._tokens[self._cursor : self._cursor + self._length + 1]
+        self._cursor += self._length
         return row
 
     def position(self) -> tuple[int, int, int]:
@@ -208,7 +251,7 @@ class Lane:
         self, counter: int, skipped: int, tokenizer: Tokenizer
     ) -> Iterator[tuple[int, int, list[np.ndarray]]]:
         """Yields (split counter, number of the first document, token ids of some documents)."""
-        for window in self._windows(counter):
+        for window in self._windows.read(counter):
             if window.counter == counter and window.first < skipped:
                 keep = skipped - window.first
                 window = Window(counter, skipped, window.texts[keep:]) if keep < len(window.texts) else None
@@ -218,29 +261,33 @@ class Lane:
                     yield window.counter, first, tokenizer.encode_documents(batch)
                     first += len(batch)
 
-    def _windows(self, counter: int) -> Iterator[Window]:
-        """Yields the training documents of this lane's splits, in shuffled windows, without end."""
-        config, number_of_splits = self._config, len(self._splits)
-        barren = 0
-        while True:
-            epoch, within = divmod(counter * config.batch_size + self._number, number_of_splits)
-            split = int(permute(within, number_of_splits, ('splits', config.seed, epoch)))
-            first = 0
-            for number, texts in enumerate(self._unshuffled(self._splits[split])):
-                seed = ('documents', config.seed, epoch, split, number)
-                order = permute(np.arange(len(texts)), len(texts), seed)
-                yield Window(counter, first, [texts[i] for i in order])
-                first += len(texts)
-            barren = 0 if first else barren + 1
-            if barren > BARREN * number_of_splits:
-                raise UserError(
-                    f'data.source={config.data.source!r} holds no document to train on. Add text, or lower '
-                    f'data.eval_fraction={config.data.eval_fraction}.'
-                )
-            counter += 1
 
-    def _unshuffled(self, split: Split) -> Iterator[list[str]]:
-        fraction = self._config.data.eval_fraction
-        documents = sources.read_split(split, self._config)
-        texts = (document.text for document in documents if not sources.is_held_out(document.text, fraction))
-        return in_batches(texts, characters=self._config.data.shuffle_bytes)
+class BestFitLane:
+    """The rows of one lane from `position` on: whole documents, each window packed on its own."""
+
+    def __init__(self, windows: Windows, position: list[int], length: int, tokenizer: Tokenizer):
+        counter, document, self._row = position
+        self._windows, self._tokenizer, self._width = windows.read(counter), tokenizer, length + 1
+        window = next(self._windows)
+        while (window.counter, window.first) < (counter, document):
+            window = next(self._windows)
+        self._pack(window)
+
+    def read(self) -> np.ndarray:
+        """Returns the next row, length + 1 tokens."""
+        row = self._rows[self._row]
+        self._row += 1
+        if self._row == len(self._rows):
+            self._row = 0
+            self._pack(next(self._windows))
+        return row
+
+    def position(self) -> tuple[int, int, int]:
+        """Returns the place of the next row: splits before it, documents before its window, rows of that."""
+        return self._window.counter, self._window.first, self._row
+
+    def _pack(self, window: Window) -> None:
+        encoded = self._tokenizer.encode_documents(window.texts)
+        bos_id, pad_id = self._tokenizer.bos_id, self._tokenizer.pad_id
+        pieces = [piece for ids in encoded for piece in best_fit.chunks(ids, self._width, bos_id)]
+        self._window, self._rows = window, best_fit.pack(pieces, self._width, pad_id)

@@ -16,9 +16,10 @@ from data.tokenizer import load as load_tokenizer
 from tests.data.test_preparation import all_rows
 
 
-@pytest.fixture(params=['shards', 'stream'])
+@pytest.fixture(params=['shards', 'stream', 'shards best_fit', 'stream best_fit'])
 def prepared(request: pytest.FixtureRequest, config: ConfigDict) -> ConfigDict:
-    config.data.mode = request.param
+    config.data.mode, _, packing = request.param.partition(' ')
+    config.data.packing = packing or 'concatenate'
     prepare(config)
     return config
 
@@ -136,8 +137,9 @@ def test_evaluation_is_one_pass_in_order_filled_up_with_pad(prepared: ConfigDict
     assert (rows[0][len(expected) :] == 0).all()
 
 
-def test_stream_evaluation_stops_at_eval_batches(config: ConfigDict) -> None:
-    config.data.mode = 'stream'
+@pytest.mark.parametrize('packing', ['concatenate', 'best_fit'])
+def test_stream_evaluation_stops_at_eval_batches(config: ConfigDict, packing: str) -> None:
+    config.data.mode, config.data.packing = 'stream', packing
     prepare(config)
     some = loader.load(config, split='eval')
     assert some.num_batches == 3
