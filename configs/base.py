@@ -120,6 +120,15 @@ def get_config() -> ConfigDict:
     config.data.num_workers = 0                       # processes of prepare.py; 0: one per core
     config.data.shuffle_bytes = 1 << 20               # 'stream' shuffles within windows of this size
 
+    # --- Mixture: rows drawn from several sources, in exact shares (docs/mixtures.md) -----------------------
+    config.data.mixture = ConfigDict()
+    config.data.mixture.names = ()                    # of the sources, as in eval/NAME/loss; (): no mixture
+    config.data.mixture.sources = ()                  # of each: directory by prepare.py; 'stream': data.source
+    config.data.mixture.weights = ()                  # shares of the rows, in any unit; (): all rows there are
+    config.data.mixture.curriculum = ()               # ((steps, *weights), …): other weights after so many steps
+    config.data.mixture.temperature = 1.0             # weights to the power of 1 / this; above 1 small ones gain
+    config.data.mixture.epochs = ()                   # times each may be read, then others get its share; 0: any
+
     # --- Tokenizer: trained by prepare.py unless `path` names one -------------------------------------------
     config.tokenizer = ConfigDict()
     config.tokenizer.path = ''                        # .model file, or directory with a tokenizer; '' trains one

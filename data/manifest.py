@@ -147,15 +147,14 @@ def read(path: Path) -> dict | None:
     return content
 
 
-def load(config: ConfigDict) -> dict:
-    """Returns the manifest of config.data.path; UserError if it is missing or of another config."""
-    directory = Path(config.data.path)
+def find(directory: Path) -> dict:
+    """Returns the manifest in a prepared directory; UserError if it is missing or damaged."""
     manifest = read(directory / 'manifest.json')
     if manifest is None:
         begun = (directory / 'preparation.json').exists()
         state = 'is not finished' if begun else 'is no prepared directory'
         raise UserError(
-            f'data.path={config.data.path!r} {state} (there is no manifest.json in it). '
+            f'data.path={str(directory)!r} {state} (there is no manifest.json in it). '
             f'Run prepare.py with the same --config{", which goes on where it stopped" if begun else ""}.'
         )
     if missing := sorted(CONTENTS - manifest.keys()):
@@ -163,6 +162,13 @@ def load(config: ConfigDict) -> dict:
             f'{directory}/manifest.json is damaged ({", ".join(missing)} missing). Remove {directory} and '
             'run prepare.py again.'
         )
+    return manifest
+
+
+def load(config: ConfigDict) -> dict:
+    """Returns the manifest of config.data.path; UserError if it is missing or of another config."""
+    directory = Path(config.data.path)
+    manifest = find(directory)
     # The text is what the manifest says it is; only what shapes the rows must agree.
     wanted = select(config, ('sequence_length', 'data.target_field', *TOKENIZER_KEYS))
     wanted['target_length'] = target_length(config)
@@ -171,8 +177,18 @@ def load(config: ConfigDict) -> dict:
 
 
 def adopt_source(config: ConfigDict) -> None:
-    """Sets the keys that say which text prepared shards hold, so that a run records what it learnt from."""
-    if config.data.mode == 'shards':
-        prepared = {**BEFORE, **SHARDS_BEFORE, **load(config)['config']}
-        for key in ('source', 'packing', *(key.removeprefix('data.') for key in READING_KEYS)):
-            config.data[key] = prepared[f'data.{key}']
+    """Sets the keys that say which text is learnt, so that a run records it.
+
+    They are those that the shards were prepared with; where sources of a mixture differ, but for the text,
+    the config keeps its own.
+    """
+    mixture = config.data.mixture
+    if config.data.mode == 'stream':
+        config.data.source = ','.join(mixture.sources) or config.data.source
+        return
+    directories = mixture.sources if mixture.names else (config.data.path,)
+    prepared = [{**BEFORE, **SHARDS_BEFORE, **find(Path(each))['config']} for each in directories]
+    config.data.source = ','.join(dict.fromkeys(each['data.source'] for each in prepared))
+    for key in ('data.packing', *READING_KEYS):
+        if len(values := {each[key] for each in prepared}) == 1:
+            config.data[key.removeprefix('data.')] = values.pop()

@@ -27,7 +27,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import manifest, packing, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
+from data import manifest, mixture, packing, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
 from data.batching import in_batches
 from data.compression import is_compressed
 from data.progress import PreparationProgress
@@ -59,6 +59,7 @@ def prepare(config: ConfigDict) -> Summary:
     Raises UserError for text that cannot be read, a vocabulary that cannot be had, and a
     directory that holds anything else, which is left as it was.
     """
+    config = mixture.whole(config)
     directory = Path(config.data.path)
     _refuse_foreign(directory)
     directory.mkdir(parents=True, exist_ok=True)

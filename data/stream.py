@@ -37,7 +37,7 @@ def load(
     config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None
 ) -> StreamLoader | EpochLoader:
     """Returns the Loader (data/loader.py) of `split` for the rows `part` of the global batch."""
-    tokenizer = tokenizer or _prepared_tokenizer(config)
+    tokenizer = tokenizer or prepared_tokenizer(config)
     files = sources.find_files(config)
     keys = ('seed', 'batch_size', 'sequence_length', 'data.shuffle_bytes', 'data.packing')
     keys += manifest.READING_KEYS
@@ -57,7 +57,11 @@ def load(
     )
 
 
-def _prepared_tokenizer(config: ConfigDict) -> Tokenizer:
+def prepared_tokenizer(config: ConfigDict) -> Tokenizer:
+    """Returns the tokenizer in data.path or, if there is none, in tokenizer.path.
+
+    Raises UserError if it was prepared for another text, or otherwise than the config says.
+    """
     directory = Path(config.data.path)
     record = manifest.read(directory / 'preparation.json')
     if record is None and config.tokenizer.path:
@@ -132,6 +136,7 @@ class StreamLoader:
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
         self.num_batches: int | None = None
+        self.notes: list[str] = []
         self._config, self._splits = config, splits
         self._lanes = range(config.batch_size)[part]
 

@@ -263,7 +263,7 @@ def test_a_run_records_the_text_that_its_shards_hold(config: ConfigDict) -> None
 
 def test_errors_of_the_thread_reach_the_reader_and_closing_stops_it(config: ConfigDict) -> None:
     class Faulty:
-        tokenizer = fingerprint = num_batches = None
+        tokenizer = fingerprint = num_batches = notes = None
 
         def batches(self, position):
             yield np.zeros((1, 1)), position
