@@ -8,9 +8,11 @@ are the set bits of one integer: the tightest row is its lowest bit from the doc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+
+FULL = 15 / 16  # of a row; what has less is packed again with others
 
 
 def chunks(document: np.ndarray, width: int, bos_id: int) -> list[np.ndarray]:
@@ -79,3 +81,31 @@ def best_fit_decreasing(lengths: np.ndarray, width: int) -> np.ndarray:
             rows_with[room].append(row)
             rooms |= 1 << room
     return row_of
+
+
+def repack(
+    rows_of_parts: Iterable[np.ndarray], *, pad_id: int, eos_id: int, tokens_at_a_time: int
+) -> Iterator[np.ndarray]:
+    """Yields the rows of all parts: full ones as they come, the others packed again, each as one piece.
+
+    A part that ends leaves rows that wait for more; so do many small files, each a part of its own.
+
+    Args:
+      rows_of_parts: of each part int32 [rows, width], any integers.
+      pad_id, eos_id: where they are the same, the first of the pads at a row's end is an eos.
+      tokens_at_a_time: that may wait to be packed again.
+    """
+    waiting, held, width = [], 0, 1
+    for rows in rows_of_parts:
+        width = rows.shape[1]
+        ends = width - np.argmax(rows[:, ::-1] != pad_id, axis=1) + (pad_id == eos_id)
+        filled = np.minimum(ends, width)
+        full = filled >= FULL * width
+        yield rows[full]
+        for row in np.flatnonzero(~full):
+            waiting.append(rows[row, : filled[row]])
+            held += int(filled[row])
+            if held >= tokens_at_a_time:
+                yield pack(waiting, width, pad_id)
+                waiting, held = [], 0
+    yield pack(waiting, width, pad_id)

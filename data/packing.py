@@ -6,7 +6,8 @@ parts can be joined as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from data.sources import Document
 from data.tokenizer import Tokenizer
 
 NOTHING = np.zeros(0, np.int32)
-# Tokens that best-fit packing has before it at a time, 4 MiB: more no longer fill rows better (docs/log.md).
+# Tokens that best-fit packing has before it at a time: 4 MiB, more than most parts of a source (docs/log.md).
 BEST_FIT_TOKENS = 1 << 20
 
 
@@ -47,6 +48,32 @@ def packer(encoder: Tokenizer, config: ConfigDict) -> Packer:
     if choose('data.packing', config.data.packing, manifest.PACKINGS) == 'best_fit':
         return BestFitPacker(encoder, config.sequence_length + 1)
     return TextPacker(encoder)
+
+
+def join(
+    paths: Sequence[Path], joined: Path, encoder: Tokenizer, config: ConfigDict, dtype: str
+) -> Sequence[Path]:
+    """Returns the files of tokens that, one after another, are the rows of all parts.
+
+    paths: the parts' own. With best-fit packing `joined` is written from them, and is the only one: rows that
+    a part's end left half empty are filled with those of other parts.
+    """
+    if config.data.packing != 'best_fit':
+        return paths
+    width = config.sequence_length + 1
+    some = max(1, BEST_FIT_TOKENS // width) * width
+
+    def rows_of_parts() -> Iterator[np.ndarray]:
+        for path in paths:
+            tokens = np.memmap(path, dtype, 'r') if path.stat().st_size else np.zeros(0, dtype)
+            for at in range(0, len(tokens), some):
+                yield tokens[at : at + some].reshape(-1, width)
+
+    ids = {'pad_id': encoder.pad_id, 'eos_id': encoder.eos_id, 'tokens_at_a_time': BEST_FIT_TOKENS}
+    with open(joined, 'wb') as file:
+        for rows in best_fit.repack(rows_of_parts(), **ids):
+            file.write(rows.astype(dtype).tobytes())
+    return [joined]
 
 
 class TextPacker:

@@ -307,6 +307,7 @@ def _write_shards(directory: Path, results: list[dict], encoder: Tokenizer, conf
     width, stride = manifest.row_layout(config.sequence_length, content['target_length'], config.data.packing)
     for name in SPLIT_NAMES:
         paths = [_part_path(directory, number, name) for number in range(len(results))]
+        paths = packing.join(paths, directory / 'parts' / f'joined.{name}', encoder, config, dtype)
         written, continued = shard_writer.write_shards(
             directory / name,
             shard_writer.Parts(paths, dtype),

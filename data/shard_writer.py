@@ -6,7 +6,7 @@ The layout of the files stands in data/manifest.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from data.files import write_whole
 class Parts:
     """The token files of finished parts, read as one sequence."""
 
-    def __init__(self, paths: list[Path], dtype: str):
+    def __init__(self, paths: Sequence[Path], dtype: str):
         self._paths, self._dtype = paths, np.dtype(dtype)
         counts = [path.stat().st_size // self._dtype.itemsize for path in paths]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

@@ -2,7 +2,7 @@
 
 Each row of the global batch is a *lane*: an endless stream of tokens of its own, cut into rows
 that share one token with the next, as in shards; or, with data.packing='best_fit', rows of whole
-documents, packed window by window. The splits of the source (data/sources.py) are
+documents, packed some windows at a time. The splits of the source (data/sources.py) are
 shuffled anew each epoch, and of that endless sequence lane r of B reads numbers r, r + B, r + 2B, …:
 every split is read once in an epoch, by one lane. Within a split, training documents are shuffled
 in windows of data.shuffle_bytes. All orders are functions of the seed and of numbers in the
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -153,15 +153,18 @@ class StreamLoader:
 
     def lane(self, number: int, position: list[int]) -> Lane | BestFitLane:
         """Returns lane `number` of the global batch, about to read the row at `position`."""
-        kind = BestFitLane if self._config.data.packing == 'best_fit' else Lane
-        windows = Windows(number, self._config, self._splits)
-        return kind(windows, position, self._config.sequence_length, self.tokenizer)
+        windows, length = Windows(number, self._config, self._splits), self._config.sequence_length
+        if self._config.data.packing == 'best_fit':
+            shuffle_bytes = self._config.data.shuffle_bytes
+            return BestFitLane(windows, position, length, self.tokenizer, shuffle_bytes)
+        return Lane(windows, position, length, self.tokenizer)
 
 
 @dataclass
 class Window:
     """Documents of one split in the order in which they are learnt; the first is number `first`."""
 
+    epoch: int
     counter: int
     first: int
     texts: list[str]
@@ -184,7 +187,7 @@ class Windows:
             for number, texts in enumerate(self._unshuffled(self._splits[split])):
                 seed = ('documents', config.seed, epoch, split, number)
                 order = permute(np.arange(len(texts)), len(texts), seed)
-                yield Window(counter, first, [texts[i] for i in order])
+                yield Window(epoch, counter, first, [texts[i] for i in order])
                 first += len(texts)
             barren = 0 if first else barren + 1
             if barren > BARREN * number_of_splits:
@@ -259,8 +262,8 @@ class Lane:
         for window in self._windows.read(counter):
             if window.counter == counter and window.first < skipped:
                 keep = skipped - window.first
-                window = Window(counter, skipped, window.texts[keep:]) if keep < len(window.texts) else None
-            if window:
+                window = replace(window, first=skipped, texts=window.texts[keep:])
+            if window.texts:
                 first = window.first
                 for batch in in_batches(window.texts):
                     yield window.counter, first, tokenizer.encode_documents(batch)
@@ -268,15 +271,26 @@ class Lane:
 
 
 class BestFitLane:
-    """The rows of one lane from `position` on: whole documents, each window packed on its own."""
+    """The rows of one lane from `position` on: whole documents, packed about shuffle_bytes at a time.
 
-    def __init__(self, windows: Windows, position: list[int], length: int, tokenizer: Tokenizer):
+    Packed together are windows of one epoch, of as many splits as it takes where these are small.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        position: list[int],
+        length: int,
+        tokenizer: Tokenizer,
+        shuffle_bytes: int,
+    ):
         counter, document, self._row = position
-        self._windows, self._tokenizer, self._width = windows.read(counter), tokenizer, length + 1
-        window = next(self._windows)
-        while (window.counter, window.first) < (counter, document):
-            window = next(self._windows)
-        self._pack(window)
+        self._windows, self._enough = windows.read(counter), shuffle_bytes
+        self._tokenizer, self._width = tokenizer, length + 1
+        self._next = next(self._windows)
+        while (self._next.counter, self._next.first) < (counter, document):
+            self._next = next(self._windows)
+        self._pack()
 
     def read(self) -> np.ndarray:
         """Returns the next row, length + 1 tokens."""
@@ -284,15 +298,24 @@ class BestFitLane:
         self._row += 1
         if self._row == len(self._rows):
             self._row = 0
-            self._pack(next(self._windows))
+            self._pack()
         return row
 
     def position(self) -> tuple[int, int, int]:
-        """Returns the place of the next row: splits before it, documents before its window, rows of that."""
-        return self._window.counter, self._window.first, self._row
+        """Returns the place of the next row.
 
-    def _pack(self, window: Window) -> None:
-        encoded = self._tokenizer.encode_documents(window.texts)
+        It is (splits, documents of a split) before the first window packed with it, and rows before it of
+        those that were packed together.
+        """
+        return self._first.counter, self._first.first, self._row
+
+    def _pack(self) -> None:
+        self._first, texts, size = self._next, [], 0
+        while self._next.epoch == self._first.epoch and size < self._enough:
+            texts += self._next.texts
+            size += sum(map(len, self._next.texts))
+            self._next = next(self._windows)
+        encoded = self._tokenizer.encode_documents(texts)
         bos_id, pad_id = self._tokenizer.bos_id, self._tokenizer.pad_id
         pieces = [piece for ids in encoded for piece in best_fit.chunks(ids, self._width, bos_id)]
-        self._window, self._rows = window, best_fit.pack(pieces, self._width, pad_id)
+        self._rows = best_fit.pack(pieces, self._width, pad_id)

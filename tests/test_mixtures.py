@@ -58,60 +58,67 @@ def mixture(directory: Path, mode: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize('mode', ['shards', 'stream'])
-def test_killed_at_random_moments_a_mixture_repeats_the_uninterrupted_run(mode, directory, tmp_path):
-    flags = [*layouts.flags(directory), *mixture(directory, mode)]
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    done = run('train.py', *flags, f'--workdir={whole}')
-    assert 'statements: 45.00% of all rows' in done.stdout  # 12 steps of three quarters, 18 of one
-    evaluated = [record for record in metrics(whole) if 'eval/loss' in record]
-    names = {
-        'eval/loss',
-        *(f'eval/{name}/{metric}' for name in NAMES for metric in ('loss', 'bits_per_byte')),
-    }
-    assert names <= evaluated[-1].keys()
-    first, second = (evaluated[-1][f'eval/{name}/loss'] for name in NAMES)
-    assert min(first, second) < evaluated[-1]['eval/loss'] < max(first, second)
+@pytest.fixture(scope='module')
+def uninterrupted(directory) -> dict[str, Path]:
+    """A run of each data mode."""
+    runs = {mode: directory / f'run-{mode}' for mode in ('shards', 'stream')}
+    for mode, workdir in runs.items():
+        done = run('train.py', *layouts.flags(directory), *mixture(directory, mode), f'--workdir={workdir}')
+        assert 'statements: 45.00% of all rows' in done.stdout  # 12 steps of three quarters, 18 of one
+    return runs
 
+
+@pytest.mark.parametrize('mode', ['shards', 'stream'])
+def test_killed_at_random_moments_a_mixture_repeats_the_uninterrupted_run(
+    mode, directory, uninterrupted, tmp_path
+):
+    flags = [*layouts.flags(directory), *mixture(directory, mode), f'--workdir={tmp_path / "killed"}']
     draw = random.Random(mode)
-    command = [sys.executable, 'train.py', *flags, f'--workdir={killed}']
     for _ in range(KILLS):
-        with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
+        command = [sys.executable, 'train.py', *flags]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 120
-            target = lines(killed) + draw.randrange(1, 12)
-            while lines(killed) < target and process.poll() is None and time.monotonic() < deadline:
+            target = lines(tmp_path / 'killed') + draw.randrange(1, 30)
+            while lines(tmp_path / 'killed') < target and process.poll() is None:
+                assert time.monotonic() < deadline
                 time.sleep(draw.random() * 0.02)
             process.kill()
-    run('train.py', *flags, f'--workdir={killed}')
-    assert metrics(killed) == metrics(whole)
+    run('train.py', *flags)
+    assert metrics(tmp_path / 'killed') == metrics(uninterrupted[mode])
 
-    output = tmp_path / 'metrics.json'
-    done = run('evaluate.py', f'--checkpoint={whole}@30', '--batches=2', f'--output={output}')
-    scores = json.loads(output.read_text())[f'{whole}@30']
+
+def test_sources_are_evaluated_one_by_one(uninterrupted, tmp_path):
+    workdir = uninterrupted['shards']
+    reported = [record for record in metrics(workdir) if 'eval/loss' in record][-1]
+    first, second = (reported[f'eval/{name}/loss'] for name in NAMES)
+    assert min(first, second) < reported['eval/loss'] < max(first, second)
+    done = run(
+        'evaluate.py', f'--checkpoint={workdir}@30', '--batches=2', f'--output={tmp_path}/metrics.json'
+    )
+    scores = json.loads((tmp_path / 'metrics.json').read_text())[f'{workdir}@30']
+    kinds = ('loss', 'perplexity', 'bits_per_byte')
+    names = [f'eval/{name}{kind}' for name in ('', 'statements/', 'rest/') for kind in kinds]
+    assert set(names) == {name for name in reported if name.startswith('eval/')}
     for name in names:
-        assert scores[name] == pytest.approx(evaluated[-1][name], rel=1e-6)
+        assert scores[name] == pytest.approx(reported[name], rel=1e-6)
     shown = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
     assert shown[-2:] == list(NAMES)
 
 
-def test_two_processes_mix_as_one_and_one_goes_on_for_them(directory, tmp_path):
-    more = [*mixture(directory, 'stream'), '--config.mesh.data=2', '--config.mesh.fsdp=4']
-    layouts.finish(directory, layouts.start(directory, tmp_path / 'one', 1, *more))
-    expected = layouts.losses(tmp_path / 'one')
+def test_two_processes_mix_as_one_and_one_goes_on_for_them(directory, uninterrupted, tmp_path):
+    expected = layouts.losses(uninterrupted['stream'])
     assert len(expected) == 30
-
-    both = layouts.start(directory, tmp_path / 'two', 2, *more)
-    while not (tmp_path / 'two' / 'checkpoints' / '20').exists() and both[0].poll() is None:
+    more = [*mixture(directory, 'stream'), '--config.mesh.data=2', '--config.mesh.fsdp=4']
+    both = layouts.start(directory, tmp_path / 'run', 2, *more)
+    while not (tmp_path / 'run' / 'checkpoints' / '20').exists() and both[0].poll() is None:
         time.sleep(0.01)
     for process in both:
         process.kill()
         process.wait()
-    tolerance = layouts.TOLERANCE
-    np.testing.assert_allclose(layouts.losses(tmp_path / 'two')[:19], expected[:19], rtol=tolerance)
+    tolerance = layouts.TOLERANCE  # on another mesh
+    np.testing.assert_allclose(layouts.losses(tmp_path / 'run')[:19], expected[:19], rtol=tolerance)
 
     more = [*mixture(directory, 'stream'), '--config.mesh.data=4', '--config.mesh.context=2']
-    layouts.finish(directory, layouts.start(directory, tmp_path / 'two', 1, *more))
-    assert 'continuing from step' in (tmp_path / 'two' / 'log.txt').read_text()
-    np.testing.assert_allclose(layouts.losses(tmp_path / 'two'), expected, rtol=tolerance)
+    layouts.finish(directory, layouts.start(directory, tmp_path / 'run', 1, *more))
+    assert 'continuing from step' in (tmp_path / 'run' / 'log.txt').read_text()
+    np.testing.assert_allclose(layouts.losses(tmp_path / 'run'), expected, rtol=tolerance)

@@ -138,6 +138,46 @@ def test_a_stream_packs_every_document_once_an_epoch(config: ConfigDict, tmp_pat
     assert pieces != expected
 
 
+@pytest.mark.parametrize('mode', ['shards', 'stream'])
+def test_many_small_files_are_packed_together(config: ConfigDict, tmp_path: Path, mode: str) -> None:
+    texts = (tmp_path / 'corpus.txt').read_text().rstrip('\n').split('\n\n')[:150]
+    for number, text in enumerate(texts):
+        (tmp_path / f'file-{number:03}.txt').write_text(text)
+    config.data.source, config.data.mode = str(tmp_path / 'file-*.txt'), mode
+    config.data.packing, config.batch_size, config.data.shuffle_bytes = 'best_fit', 4, 20_000
+    prepare(config)
+    batches = loader.load(config, split='train')
+    rows, positions = zip(*islice(batches.batches(batches.initial_position()), 60), strict=True)
+    assert np.mean(np.array(rows) == PAD) < 0.03
+    again = loader.load(config, split='train')
+    for at in (0, 17, 40):
+        assert np.array_equal(next(iter(again.batches(positions[at])))[0], rows[at + 1])
+    if mode == 'shards':
+        whole = all_rows(config, 'train')
+        assert sorted(pieces_of(whole)) == sorted(expected_pieces(config, texts, held_out=False))
+
+
+@pytest.mark.parametrize('end', [EOS, PAD])
+def test_packing_again_keeps_full_rows_and_every_document(end: int) -> None:
+    """With one symbol for both, a row's first pad ends its last document."""
+    width, parts = 32, []
+    for seed in range(8):
+        pieces = [
+            np.array([BOS, *range(100 * number, 100 * number + length - 2), end])
+            for number, length in enumerate(some_lengths(seed, width)[:30], 1)
+            if length > 2
+        ]
+        parts.append(best_fit.pack(pieces, width, PAD))
+    again = np.concatenate([*best_fit.repack(parts, pad_id=PAD, eos_id=end, tokens_at_a_time=300)])
+    before = np.concatenate(parts)
+    assert sorted(pieces_of(again)) == sorted(pieces_of(before))
+    assert len(again) <= len(before)
+    if end == PAD:  # every document but one that fills its row is still followed by its end
+        for row in again:
+            starts = np.flatnonzero(row == BOS)
+            assert (row[starts[1:] - 1] == end).all()
+
+
 def test_training_adopts_the_packing_of_its_shards(config: ConfigDict) -> None:
     from data import manifest
 
