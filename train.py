@@ -181,7 +181,7 @@ def train(config, workdir: Path) -> int:
             scores = {}
             if evaluate and due['eval_every'] and not status:
                 scores = evaluate(params)
-                log(f'step {step}: ' + ' · '.join(f'{name} {value:.4f}' for name, value in scores.items()))
+                log(console.scores_line(step, scores))
             if due['sample_every'] and not status:
                 samples = sampling.sample(model, params, tokenizer, config, step)
                 if tracker:
