@@ -40,10 +40,10 @@ def mixed(config: ConfigDict, tmp_path: Path) -> ConfigDict:
     return config
 
 
-def prepare_sources(mixed: ConfigDict, tmp_path: Path, *, packing: str = 'concatenate') -> None:
-    """Prepares each source by itself with the tokenizer of the first."""
+def prepare_sources(mixed: ConfigDict, tmp_path: Path, *packings: str) -> None:
+    """Prepares each source by itself, in its packing, with the tokenizer of the first."""
     mixed.data.mixture.sources = tuple(str(tmp_path / f'prepared-{name}') for name in NAMES)
-    for name, directory in zip(NAMES, mixed.data.mixture.sources, strict=True):
+    for name, directory, packing in zip(NAMES, mixed.data.mixture.sources, packings, strict=True):
         alone = mixed.copy_and_resolve_references()
         alone.data.mixture.names = ()
         alone.data.packing = packing
@@ -58,7 +58,7 @@ def ready(mixed: ConfigDict, tmp_path: Path, kind: str) -> ConfigDict:
     mode, _, packing = kind.partition(' ')
     mixed.data.mode, mixed.data.packing = mode, packing or 'concatenate'
     if mode == 'shards':
-        prepare_sources(mixed, tmp_path, packing=mixed.data.packing)
+        prepare_sources(mixed, tmp_path, *[mixed.data.packing] * 3)
     else:
         mixed.data.mixture.sources = tuple(corpus(tmp_path, name) for name in NAMES)
         prepare(mixed)
@@ -163,6 +163,16 @@ def test_rows_of_streams_are_those_of_the_source_that_is_counted(mixed: ConfigDi
         assert found.count(name) > 0
 
 
+def test_sources_of_either_packing_mix(mixed: ConfigDict, tmp_path: Path) -> None:
+    prepare_sources(mixed, tmp_path, 'concatenate', 'best_fit', 'concatenate')
+    known = set()
+    for directory in mixed.data.mixture.sources:
+        alone = mixed.copy_and_resolve_references()
+        alone.data.path = directory
+        known |= set(map(bytes, all_rows(alone, 'train')))
+    assert {bytes(row) for rows, _ in take(mixed, 60) for row in rows} <= known
+
+
 def test_sources_that_are_used_up_give_their_share_to_the_others(mixed: ConfigDict, tmp_path: Path) -> None:
     mixed.data.mixture.epochs = (0, 2, 1.5)
     ready(mixed, tmp_path, 'shards')
@@ -236,7 +246,7 @@ def test_fingerprints_follow_all_that_decides_batches(mixed: ConfigDict, tmp_pat
 
 
 def test_sources_of_different_tokenizers_are_refused_by_name(mixed: ConfigDict, tmp_path: Path) -> None:
-    prepare_sources(mixed, tmp_path)
+    prepare_sources(mixed, tmp_path, *['concatenate'] * 3)
     alone = mixed.copy_and_resolve_references()
     alone.data.mixture.names = ()
     alone.data.source, alone.data.path = corpus(tmp_path, 'small'), str(tmp_path / 'other')
