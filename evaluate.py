@@ -56,26 +56,41 @@ def main() -> None:
         choose_text(opened.config, name)
         objective.check(opened.config, opened.model.config, opened.tokenizer)
         rows = meshes.local_rows(opened.mesh, opened.config.batch_size)
-        held_out = loader.load(opened.config, split='eval', rows=rows, tokenizer=opened.tokenizer)
+        held_out = loader.held_out(opened.config, rows=rows, tokenizer=opened.tokenizer)
         evaluate = Evaluator(opened.model, objective, opened.config, opened.mesh, held_out, BATCHES.value)
         num_params = sum(leaf.size for leaf in jax.tree.leaves(opened.params))
         results[name] = {'step': opened.step, 'num_params': num_params, **evaluate(opened.params)}
     if not processes.is_main():
         return
-    columns = list(next(iter(results.values())))
-    rows = [
-        (name, *(round(v, 4) if isinstance(v := result.get(column, '-'), float) else v for column in columns))
-        for name, result in results.items()
-    ]
+    columns = [key for key in next(iter(results.values())) if key.count('/') < 2]
+    rows = table_rows(results, columns)
     console.Log(None)(console.table('Held-out text', ['checkpoint', *columns], rows))
     if OUTPUT.value:
         write_whole(Path(OUTPUT.value), (json.dumps(results, indent=2) + '\n').encode())
+
+
+def table_rows(results: dict[str, dict[str, float]], columns: list[str]) -> list[tuple]:
+    """Returns a row for each checkpoint, and below it one for each source of its mixture, if it has one."""
+    rows = []
+    for name, result in results.items():
+        rows.append((name, *(_rounded(result.get(key, '-')) for key in columns)))
+        sources = [key.split('/')[1] for key in result if key.count('/') == 2 and key.endswith('/loss')]
+        for source in sources:
+            keys = [key.replace('eval/', f'eval/{source}/') for key in columns]
+            cells = (_rounded(result.get(key, '-')) if '/' in key else '' for key in keys)
+            rows.append((f'  {source}', *cells))
+    return rows
+
+
+def _rounded(value: float | str) -> float | str:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def choose_text(config: ConfigDict, checkpoint: str) -> None:
     """Sets the text of --data; UserError if there is neither that nor what a run held out."""
     if DATA.value:
         config.data.source = DATA.value
+        config.data.mixture.names = ()
         config.data.mode = 'stream'
         config.data.eval_fraction = 1.0
     elif not Path(checkpoint.partition('@')[0], 'checkpoints').is_dir():

@@ -95,6 +95,8 @@ def train(config, workdir: Path) -> int:
         f'{num_params:,} parameters · {facts["devices"]} · mesh {facts["mesh"]} · '
         f'{model.config.compute_dtype} · steps of {tokens_per_step:,} tokens'
     )
+    for note in train_data.notes:
+        log(note)
     if start >= config.num_steps:
         log(f'{workdir} is finished: {start} of {config.num_steps} steps are done.', style='green')
         return 0
@@ -109,9 +111,8 @@ def train(config, workdir: Path) -> int:
     )
     evaluate = None
     if config.eval_every:
-        evaluate = Evaluator(
-            model, objective, config, mesh, loader.load(config, split='eval', rows=rows), config.eval_batches
-        )
+        held_out = loader.held_out(config, rows=rows, tokenizer=tokenizer)
+        evaluate = Evaluator(model, objective, config, mesh, held_out, config.eval_batches)
     pace = console.Pace(
         step=start,
         num_steps=config.num_steps,
@@ -180,7 +181,7 @@ def train(config, workdir: Path) -> int:
             scores = {}
             if evaluate and due['eval_every'] and not status:
                 scores = evaluate(params)
-                log(f'step {step}: ' + ' · '.join(f'{name} {value:.4f}' for name, value in scores.items()))
+                log(console.scores_line(step, scores))
             if due['sample_every'] and not status:
                 samples = sampling.sample(model, params, tokenizer, config, step)
                 if tracker:

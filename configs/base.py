@@ -114,10 +114,20 @@ def get_config() -> ConfigDict:
     config.data.text_field = 'text'                   # field of a JSON line that holds the document
     config.data.target_field = ''                     # field of the answer to it: makes pairs; '': plain text
     config.data.text_documents = 'paragraph'          # of .txt: 'paragraph' (blank line between), 'line', 'file'
+    config.data.packing = 'concatenate'               # or 'best_fit': whole documents in rows, the rest padding
     config.data.eval_fraction = 0.01                  # documents held out, chosen by the hash of their text
     config.data.shard_tokens = 1 << 24                # tokens per shard file
     config.data.num_workers = 0                       # processes of prepare.py; 0: one per core
     config.data.shuffle_bytes = 1 << 20               # 'stream' shuffles within windows of this size
+
+    # --- Mixture: rows drawn from several sources, in exact shares (docs/mixtures.md) -----------------------
+    config.data.mixture = ConfigDict()
+    config.data.mixture.names = ()                    # of the sources, as in eval/NAME/loss; (): no mixture
+    config.data.mixture.sources = ()                  # of each: directory by prepare.py; 'stream': data.source
+    config.data.mixture.weights = ()                  # shares of the rows, in any unit; (): all rows there are
+    config.data.mixture.curriculum = ()               # ((steps, *weights), …): other weights after so many steps
+    config.data.mixture.temperature = 1.0             # weights to the power of 1 / this; above 1 small ones gain
+    config.data.mixture.epochs = ()                   # times each may be read, then others get its share; 0: any
 
     # --- Tokenizer: trained by prepare.py unless `path` names one -------------------------------------------
     config.tokenizer = ConfigDict()

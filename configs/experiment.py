@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -17,6 +18,7 @@ CHOICES = {
     'optimizer.name': ('adamw',),
     'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
     'data.mode': ('shards', 'stream'),
+    'data.packing': ('concatenate', 'best_fit'),
     'data.text_documents': ('paragraph', 'line', 'file'),
     'tokenizer.kind': ('bpe', 'unigram'),
     'wandb.mode': ('online', 'offline', 'disabled'),
@@ -60,6 +62,7 @@ POSITIVE = (
     'model.norm_epsilon',
     'model.rope_theta',
     'model.rope_factor',
+    'data.mixture.temperature',
 )
 # Pieces that every trained tokenizer has, and that tokenizer.control_symbols therefore cannot add.
 OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
@@ -106,6 +109,7 @@ def check(config: ConfigDict) -> None:
                 f'optimizer.weight_decay_exclude: {pattern!r} is no regular expression ({error}).'
             ) from error
     check_pairs(config)
+    check_mixture(config)
     _check_control_symbols(config.tokenizer.control_symbols)
     if config.batch_size % config.grad_accumulation:
         raise UserError(
@@ -136,9 +140,58 @@ def check_pairs(config: ConfigDict) -> None:
             f"data.target_field={field!r} makes pairs, which data.mode='stream' cannot read. Use "
             "data.mode='shards', and prepare.py with the same --config."
         )
+    if field and config.data.packing != 'concatenate':
+        raise UserError(
+            f'data.packing={config.data.packing!r} is for plain text; data.target_field={field!r} makes '
+            "pairs, which are never cut. Leave data.packing='concatenate'."
+        )
     if field and field == config.data.text_field:
         raise UserError(
             f'data.target_field={field!r} is data.text_field too. Name two fields, of inputs and of targets.'
+        )
+
+
+def check_mixture(config: ConfigDict) -> None:
+    """Raises UserError for a mixture (data.mixture) that does not say what to draw from each source."""
+    mixture = config.data.mixture
+    names = mixture.names
+    if len(set(names)) < len(names) or not all(
+        isinstance(n, str) and re.fullmatch(r'[^\s/]+', n) for n in names
+    ):
+        raise UserError(
+            f'data.mixture.names={names} must be different words without slashes, such as '
+            "--config.data.mixture.names=\"('code', 'prose')\"."
+        )
+    if len(mixture.sources) != len(names) or not all(isinstance(text, str) for text in mixture.sources):
+        raise UserError(
+            f'data.mixture.sources={mixture.sources} must be a text for each of data.mixture.names={names}.'
+        )
+    for key in ('weights', 'epochs'):
+        if mixture[key]:
+            _check_amounts(f'data.mixture.{key}', mixture[key], len(names))
+    before = 0
+    for stage in mixture.curriculum:
+        if not (isinstance(stage, tuple) and stage and isinstance(stage[0], int) and stage[0] > before):
+            raise UserError(
+                f'data.mixture.curriculum={mixture.curriculum}: {stage!r} must be (steps, weight, …), with '
+                f'more steps than {before}.'
+            )
+        before = stage[0]
+        _check_amounts(f'the weights after step {before} of data.mixture.curriculum', stage[1:], len(names))
+    if names and config.data.mode == 'stream' and (not mixture.weights or any(mixture.epochs)):
+        raise UserError(
+            "data.mode='stream' does not know how many rows a text has before it is read: give "
+            'data.mixture.weights, and leave data.mixture.epochs empty. Prepared sources know.'
+        )
+
+
+def _check_amounts(name: str, amounts: tuple, count: int) -> None:
+    """Raises UserError unless there are `count` numbers, none below 0 and one above."""
+    numbers = all(isinstance(each, int | float) and 0 <= each < math.inf for each in amounts)
+    if len(amounts) != count or not numbers or (count and not sum(amounts)):
+        raise UserError(
+            f'{name}={amounts} must be a number for each of the {count} sources in data.mixture.names, none '
+            'below 0 and one of them above.'
         )
 
 
@@ -186,10 +239,15 @@ def from_dict(saved: dict) -> ConfigDict:
             if isinstance(value, dict):
                 overlay(section[key], value)
             else:
-                section[key] = tuple(value) if isinstance(value, list) else value
+                section[key] = as_tuples(value)
 
     overlay(config, saved)
     return config
+
+
+def as_tuples(value: Any) -> Any:
+    """Returns a value read from JSON as a config holds it: tuples for lists, inner ones too."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -46,7 +46,8 @@ class EpochLoader:
         self.fingerprint = fingerprint
         self._in_one_pass = -(-len(rows) // batch_size)
         self.num_batches: int | None = self._in_one_pass
-        self._rows, self._seed, self._endless = rows, seed, endless
+        self.notes: list[str] = []
+        self.rows, self._seed, self._endless = rows, seed, endless
         self._batch_size = batch_size
         self._mine = np.arange(batch_size)[part]
 
@@ -57,27 +58,33 @@ class EpochLoader:
     def batches(self, position: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (int32 [R, T + 1], position after it) from `position` on."""
         step = int(position[0, 0])
-        width = self._rows[np.zeros(1, np.int64)].shape[1]
-        at_a_time = max(1, TOKENS_AT_A_TIME // (len(self._mine) * width))
+        at_a_time = steps_at_a_time(self.rows, len(self._mine))
         while self._endless or step < self._in_one_pass:
             steps = step + np.arange(at_a_time)
             if not self._endless:
                 steps = steps[steps < self._in_one_pass]
             numbers = steps[:, None] * self._batch_size + self._mine
-            gathered = self._gather(numbers.reshape(-1)).reshape(*numbers.shape, width)
-            for rows in gathered:
+            for rows in self.gather(numbers):
                 step += 1
                 yield rows, np.full((len(self._mine), 1), step, np.int32)
 
-    def _gather(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns the rows at `numbers` of the sequence of epochs."""
-        total = len(self._rows)
+    def gather(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the rows at `numbers` of the sequence of epochs, int32 [..., T + 1] for numbers [...]."""
+        total = len(self.rows)
+        shape, numbers = numbers.shape, numbers.reshape(-1)
         if not self._endless:
-            rows = self._rows[np.minimum(numbers, total - 1)]
+            rows = self.rows[np.minimum(numbers, total - 1)]
             rows[numbers >= total] = self.tokenizer.pad_id
-            return rows
-        epochs, within = np.divmod(numbers, total)
-        for epoch in np.unique(epochs):
-            of_epoch = epochs == epoch
-            within[of_epoch] = permute(within[of_epoch], total, ('epoch', self._seed, int(epoch)))
-        return self._rows[within]
+        else:
+            epochs, within = np.divmod(numbers, total)
+            for epoch in np.unique(epochs):
+                of_epoch = epochs == epoch
+                within[of_epoch] = permute(within[of_epoch], total, ('epoch', self._seed, int(epoch)))
+            rows = self.rows[within]
+        return rows.reshape(*shape, rows.shape[1])
+
+
+def steps_at_a_time(rows: RowSource, of_a_step: int) -> int:
+    """Returns for how many steps rows are gathered together."""
+    width = rows[np.zeros(1, np.int64)].shape[1]
+    return max(1, TOKENS_AT_A_TIME // (of_a_step * width))

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError, choose
-from data import manifest, shards, stream
+from data import manifest, mixture, shards, stream
 from data.epochs import EpochLoader
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
@@ -30,12 +30,13 @@ class Loader(Protocol):
     """What load() returns.
 
     tokenizer; fingerprint: SHA-256 (hex) of all that decides the batches; num_batches: in one
-    pass, None when not known.
+    pass, None when not known; notes: lines that tell a person what is drawn.
     """
 
     tokenizer: Tokenizer
     fingerprint: str
     num_batches: int | None
+    notes: list[str]
 
     def initial_position(self) -> np.ndarray:
         """Returns the position before the first batch: int32 [R, P], R rows of this process."""
@@ -60,6 +61,8 @@ def load(
 ) -> Loader:
     """Returns the batches of `split`: 'train', endless and shuffled anew each epoch, or 'eval', one pass.
 
+    Those of a mixture (data.mixture) are for training; `held_out` gives its evaluation, source by source.
+
     rows: the rows of the global batch that this process needs, all by default. tokenizer: the one
     the data must have been prepared with (shards) or is to be encoded with (stream); default: the
     one in config.data.path. Raises UserError for data that is unfinished, damaged, or prepared
@@ -69,18 +72,32 @@ def load(
     return Prefetched(load_unbuffered(config, split, part, tokenizer))
 
 
+def held_out(
+    config: ConfigDict, *, rows: slice | None = None, tokenizer: Tokenizer | None = None
+) -> dict[str, Loader]:
+    """Returns {name of a source: its held-out batches}, one pass; the name is '' without data.mixture."""
+    alone = mixture.members(config)
+    tokenizer = tokenizer or mixture.shared_tokenizer(config)
+    return {
+        name: load(member, split='eval', rows=rows, tokenizer=tokenizer) for name, member in alone.items()
+    }
+
+
 def load_unbuffered(
     config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None = None
 ) -> Loader:
     """Returns what load() does, but makes each batch when it is asked for, without a thread."""
-    choose('split', split, ('train', 'eval'))
+    choose('split', split, ('train',) if config.data.mixture.names else ('train', 'eval'))
     choose('data.mode', config.data.mode, ('shards', 'stream'))
-    if config.data.mode == 'stream':
-        return stream.load(config, split, part, tokenizer)
-    return _load_shards(config, split, part, tokenizer)
+    kind = stream.load if config.data.mode == 'stream' else _load_shards
+    if not config.data.mixture.names:
+        return kind(config, split, part, tokenizer)
+    alone = mixture.members(config)
+    tokenizer = tokenizer or mixture.shared_tokenizer(config)
+    return mixture.mix(config, {name: kind(alone[name], split, part, tokenizer) for name in alone}, part)
 
 
-def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None) -> Loader:
+def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None) -> EpochLoader:
     directory = Path(config.data.path)
     prepared = manifest.load(config)
     if tokenizer is None:
@@ -99,9 +116,9 @@ def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokeniz
         )
     shards.check(directory, described['shards'])
     deciding = {'manifest': manifest.fingerprint(prepared), 'split': split, 'batch_size': config.batch_size}
-    length = prepared['sequence_length'] + prepared.get('target_length', 0)
+    width, stride = manifest.layout(prepared)
     return EpochLoader(
-        shards.Rows(directory, described['shards'], length, prepared['dtype']),
+        shards.Rows(directory, described['shards'], width=width, stride=stride, dtype=prepared['dtype']),
         tokenizer=tokenizer,
         fingerprint=manifest.fingerprint(deciding | {'seed': config.seed}),
         batch_size=config.batch_size,
@@ -119,6 +136,7 @@ class Prefetched:
         self.tokenizer = loader.tokenizer
         self.fingerprint = loader.fingerprint
         self.num_batches = loader.num_batches
+        self.notes = loader.notes
 
     def initial_position(self) -> np.ndarray:
         """Returns the position before the first batch, int32 [R, P]."""

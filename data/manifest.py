@@ -12,6 +12,10 @@ i · sequence_length on. Neighbouring rows share one token, the last target of o
 input of the next, so that every token is the target of exactly one row. The last row of a split
 is filled up with the pad token.
 
+With data.packing='best_fit' rows share nothing: a shard of n rows holds n · (sequence_length + 1) tokens,
+and each row is whole documents, one after another, then pad. A document that is longer than a row is cut
+into pieces, each of which begins with bos.
+
 With data.target_field a document is a pair of texts, and a row is for an encoder and a decoder:
 sequence_length tokens of inputs, then target_length tokens of targets, in shards that are laid out as
 above with the sum of both for sequence_length; the one token more is to be ignored. The inputs of
@@ -34,6 +38,7 @@ from configs.errors import UserError
 from data.files import write_whole
 
 FORMAT = 1
+PACKINGS = ('concatenate', 'best_fit')
 READING_KEYS = ('data.text_field', 'data.text_documents', 'data.eval_fraction')
 TOKENIZER_KEYS = (
     'tokenizer.path',
@@ -44,7 +49,7 @@ TOKENIZER_KEYS = (
     'tokenizer.character_coverage',
 )
 CONTENTS = {'config', 'tokenizer', 'sequence_length', 'dtype', 'train', 'eval'}
-SHARD_KEYS = ('sequence_length', 'data.shard_tokens')
+SHARD_KEYS = ('sequence_length', 'data.packing', 'data.shard_tokens')
 # Why pairs are left out: the second half of a count's name, and what it means.
 LEFT_OUT = {
     'empty': 'with an empty text',
@@ -53,7 +58,8 @@ LEFT_OUT = {
     'long_target': 'with a target longer than target_length',
 }
 # What was prepared before these keys were there was prepared with these values.
-BEFORE = {'tokenizer.control_symbols': [], 'data.target_field': '', 'target_length': 0}
+BEFORE = {'tokenizer.control_symbols': [], 'data.target_field': ''}
+SHARDS_BEFORE = {'target_length': 0, 'data.packing': 'concatenate'}
 
 
 def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
@@ -65,6 +71,18 @@ def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
 def target_length(config: ConfigDict) -> int:
     """Returns how many tokens of a prepared row are for targets: none without data.target_field."""
     return (config.target_length or config.sequence_length) if config.data.target_field else 0
+
+
+def row_layout(sequence_length: int, target_length: int, packing: str) -> tuple[int, int]:
+    """Returns how many tokens a row has, and how many lie from the beginning of a row to the next one's."""
+    width = sequence_length + target_length + 1
+    return width, width if packing == 'best_fit' else width - 1
+
+
+def layout(prepared: dict) -> tuple[int, int]:
+    """Returns the row_layout of what a manifest describes."""
+    packing = {**SHARDS_BEFORE, **prepared['config']}['data.packing']
+    return row_layout(prepared['sequence_length'], prepared.get('target_length', 0), packing)
 
 
 def determining(config: ConfigDict) -> dict[str, object]:
@@ -87,7 +105,8 @@ def left_out(counted: dict) -> list[str]:
 
 def refuse_difference(directory: Path, there: dict, wanted: dict, how: str = 'otherwise') -> None:
     """Raises UserError, naming the keys, if some that are in both have different values."""
-    there = {**BEFORE, **there}
+    shards = SHARDS_BEFORE if 'sequence_length' in there else {}
+    there = {**BEFORE, **shards, **there}
     keys = [key for key in wanted if key in there and there[key] != wanted[key]]
     if keys:
         differing = ', '.join(f'{key} was {there[key]!r} and is now {wanted[key]!r}' for key in keys)
@@ -128,15 +147,14 @@ def read(path: Path) -> dict | None:
     return content
 
 
-def load(config: ConfigDict) -> dict:
-    """Returns the manifest of config.data.path; UserError if it is missing or of another config."""
-    directory = Path(config.data.path)
+def find(directory: Path) -> dict:
+    """Returns the manifest in a prepared directory; UserError if it is missing or damaged."""
     manifest = read(directory / 'manifest.json')
     if manifest is None:
         begun = (directory / 'preparation.json').exists()
         state = 'is not finished' if begun else 'is no prepared directory'
         raise UserError(
-            f'data.path={config.data.path!r} {state} (there is no manifest.json in it). '
+            f'data.path={str(directory)!r} {state} (there is no manifest.json in it). '
             f'Run prepare.py with the same --config{", which goes on where it stopped" if begun else ""}.'
         )
     if missing := sorted(CONTENTS - manifest.keys()):
@@ -144,6 +162,13 @@ def load(config: ConfigDict) -> dict:
             f'{directory}/manifest.json is damaged ({", ".join(missing)} missing). Remove {directory} and '
             'run prepare.py again.'
         )
+    return manifest
+
+
+def load(config: ConfigDict) -> dict:
+    """Returns the manifest of config.data.path; UserError if it is missing or of another config."""
+    directory = Path(config.data.path)
+    manifest = find(directory)
     # The text is what the manifest says it is; only what shapes the rows must agree.
     wanted = select(config, ('sequence_length', 'data.target_field', *TOKENIZER_KEYS))
     wanted['target_length'] = target_length(config)
@@ -152,8 +177,18 @@ def load(config: ConfigDict) -> dict:
 
 
 def adopt_source(config: ConfigDict) -> None:
-    """Sets the keys that say which text prepared shards hold, so that a run records what it learnt from."""
-    if config.data.mode == 'shards':
-        prepared = load(config)['config']
-        for key in ('source', *(key.removeprefix('data.') for key in READING_KEYS)):
-            config.data[key] = prepared[f'data.{key}']
+    """Sets the keys that say which text is learnt, so that a run records it.
+
+    They are those that the shards were prepared with; where sources of a mixture differ, but for the text,
+    the config keeps its own.
+    """
+    mixture = config.data.mixture
+    if config.data.mode == 'stream':
+        config.data.source = ','.join(mixture.sources) or config.data.source
+        return
+    directories = mixture.sources if mixture.names else (config.data.path,)
+    prepared = [{**BEFORE, **SHARDS_BEFORE, **find(Path(each))['config']} for each in directories]
+    config.data.source = ','.join(dict.fromkeys(each['data.source'] for each in prepared))
+    for key in ('data.packing', *READING_KEYS):
+        if len(values := {each[key] for each in prepared}) == 1:
+            config.data[key.removeprefix('data.')] = values.pop()

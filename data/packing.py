@@ -1,4 +1,4 @@
-"""Documents to tokens as shards hold them: plain text without gaps, pairs in rows of inputs and targets.
+"""Documents to tokens as shards hold them: text without gaps or whole in rows, pairs in rows of two sides.
 
 The layouts stand in data/manifest.py. A packer serves one split of one part of the source, so that
 parts can be joined as they are.
@@ -6,23 +6,28 @@ parts can be joined as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import manifest
+from configs.errors import choose
+from data import best_fit, manifest
 from data.sources import Document
 from data.tokenizer import Tokenizer
 
 NOTHING = np.zeros(0, np.int32)
+# Tokens that best-fit packing has before it at a time: 4 MiB, more than most parts of a source (docs/log.md).
+BEST_FIT_TOKENS = 1 << 20
 
 
 class Packer(Protocol):
     """Makes tokens of documents.
 
-    counts: {'documents', 'bytes', 'tokens': of what was packed, without padding; 'left_out_…': pairs}.
+    counts: {'documents', 'bytes', 'tokens': of what was packed, without padding; 'cuts': borders of rows
+    within documents, where they are known; 'left_out_…': pairs}.
     """
 
     counts: dict[str, int]
@@ -37,8 +42,38 @@ class Packer(Protocol):
 
 
 def packer(encoder: Tokenizer, config: ConfigDict) -> Packer:
-    """Returns what packs the documents of `config`, with data.target_field pairs."""
-    return PairPacker(encoder, config) if config.data.target_field else TextPacker(encoder)
+    """Returns what packs the documents of `config` as data.packing says, with data.target_field pairs."""
+    if config.data.target_field:
+        return PairPacker(encoder, config)
+    if choose('data.packing', config.data.packing, manifest.PACKINGS) == 'best_fit':
+        return BestFitPacker(encoder, config.sequence_length + 1)
+    return TextPacker(encoder)
+
+
+def join(
+    paths: Sequence[Path], joined: Path, encoder: Tokenizer, config: ConfigDict, dtype: str
+) -> Sequence[Path]:
+    """Returns the files of tokens that, one after another, are the rows of all parts.
+
+    paths: the parts' own. With best-fit packing `joined` is written from them, and is the only one: rows that
+    a part's end left half empty are filled with those of other parts.
+    """
+    if config.data.packing != 'best_fit':
+        return paths
+    width = config.sequence_length + 1
+    some = max(1, BEST_FIT_TOKENS // width) * width
+
+    def rows_of_parts() -> Iterator[np.ndarray]:
+        for path in paths:
+            tokens = np.memmap(path, dtype, 'r') if path.stat().st_size else np.zeros(0, dtype)
+            for at in range(0, len(tokens), some):
+                yield tokens[at : at + some].reshape(-1, width)
+
+    ids = {'pad_id': encoder.pad_id, 'eos_id': encoder.eos_id, 'tokens_at_a_time': BEST_FIT_TOKENS}
+    with open(joined, 'wb') as file:
+        for rows in best_fit.repack(rows_of_parts(), **ids):
+            file.write(rows.astype(dtype).tobytes())
+    return [joined]
 
 
 class TextPacker:
@@ -60,6 +95,40 @@ class TextPacker:
     def finish(self) -> np.ndarray:
         """Returns no tokens: nothing is held back."""
         return NOTHING
+
+
+class BestFitPacker:
+    """Whole documents side by side in rows of `width` tokens (data/best_fit.py); a Packer.
+
+    Rows are made of BEST_FIT_TOKENS at a time, so that memory does not grow with the part.
+    """
+
+    def __init__(self, encoder: Tokenizer, width: int):
+        self._encoder, self._width = encoder, width
+        self._pieces: list[np.ndarray] = []
+        self._held = 0
+        self.counts: dict[str, int] = dict.fromkeys(('documents', 'bytes', 'tokens', 'cuts'), 0)
+
+    def add(self, documents: Sequence[Document]) -> np.ndarray:
+        """Returns the int32 tokens of the rows made now."""
+        rows = [NOTHING]
+        for ids in self._encoder.encode_documents([document.text for document in documents]):
+            pieces = best_fit.chunks(ids, self._width, self._encoder.bos_id)
+            self._pieces += pieces
+            self.counts['cuts'] += len(pieces) - 1
+            self._held += sum(map(len, pieces))
+            if self._held >= BEST_FIT_TOKENS:
+                rows.append(self.finish())
+        self.counts['documents'] += len(documents)
+        self.counts['bytes'] += sum(document.size() for document in documents)
+        return np.concatenate(rows)
+
+    def finish(self) -> np.ndarray:
+        """Returns the int32 tokens of the rows that hold what is left."""
+        rows = best_fit.pack(self._pieces, self._width, self._encoder.pad_id)
+        self.counts['tokens'] += self._held
+        self._pieces, self._held = [], 0
+        return rows.reshape(-1)
 
 
 class PairPacker:

@@ -27,7 +27,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import manifest, packing, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
+from data import manifest, mixture, packing, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
 from data.batching import in_batches
 from data.compression import is_compressed
 from data.progress import PreparationProgress
@@ -59,6 +59,7 @@ def prepare(config: ConfigDict) -> Summary:
     Raises UserError for text that cannot be read, a vocabulary that cannot be had, and a
     directory that holds anything else, which is left as it was.
     """
+    config = mixture.whole(config)
     directory = Path(config.data.path)
     _refuse_foreign(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -303,16 +304,22 @@ def _write_shards(directory: Path, results: list[dict], encoder: Tokenizer, conf
     content = {'tokenizer': encoder.fingerprint, 'vocab_size': encoder.vocab_size, 'special_ids': special}
     content |= {'sequence_length': config.sequence_length, 'dtype': dtype}
     content['target_length'] = manifest.target_length(config)
+    width, stride = manifest.row_layout(config.sequence_length, content['target_length'], config.data.packing)
     for name in SPLIT_NAMES:
         paths = [_part_path(directory, number, name) for number in range(len(results))]
-        parts = shard_writer.Parts(paths, dtype)
-        written = shard_writer.write_shards(
+        paths = packing.join(paths, directory / 'parts' / f'joined.{name}', encoder, config, dtype)
+        written, continued = shard_writer.write_shards(
             directory / name,
-            parts,
-            length=config.sequence_length + content['target_length'],
+            shard_writer.Parts(paths, dtype),
+            width=width,
+            stride=stride,
             shard_tokens=config.data.shard_tokens,
             pad_id=encoder.pad_id,
+            bos_id=encoder.bos_id,
             dtype=dtype,
         )
-        content[name] = {**totals[name], 'rows': sum(shard['rows'] for shard in written), 'shards': written}
+        rows = sum(shard['rows'] for shard in written)
+        # Only when the parts have been joined is it known where rows of concatenated text begin.
+        cuts = {} if config.data.target_field else {'cuts': totals[name].get('cuts', continued)}
+        content[name] = {**totals[name], **cuts, 'rows': rows, 'shards': written}
     return content

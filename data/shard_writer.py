@@ -6,7 +6,7 @@ The layout of the files stands in data/manifest.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from data.files import write_whole
 class Parts:
     """The token files of finished parts, read as one sequence."""
 
-    def __init__(self, paths: list[Path], dtype: str):
+    def __init__(self, paths: Sequence[Path], dtype: str):
         self._paths, self._dtype = paths, np.dtype(dtype)
         counts = [path.stat().st_size // self._dtype.itemsize for path in paths]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
@@ -41,25 +41,37 @@ class Parts:
 
 
 def write_shards(
-    directory: Path, parts: Parts, *, length: int, shard_tokens: int, pad_id: int, dtype: str
-) -> list[dict]:
-    """Writes all tokens of `parts` as shards of rows and returns [{file, rows, bytes, sha256}].
+    directory: Path,
+    parts: Parts,
+    *,
+    width: int,
+    stride: int,
+    shard_tokens: int,
+    pad_id: int,
+    bos_id: int,
+    dtype: str,
+) -> tuple[list[dict], int]:
+    """Writes all tokens of `parts` as shards of rows.
 
+    width, stride: tokens of a row, and from one row's beginning to the next one's (manifest.row_layout).
+    Returns [{file, rows, bytes, sha256}], and how many rows but the first do not begin with bos.
     A shard that a killed run left is written again: the bytes are the same.
     """
-    num_tokens = len(parts)
-    rows = -(-(num_tokens - 1) // length) if num_tokens > 1 else 0
-    rows_per_shard = max(1, shard_tokens // length)
-    shards = []
+    num_tokens, shared = len(parts), width - stride
+    rows = -(-(num_tokens - shared) // stride) if num_tokens > shared else 0
+    rows_per_shard = max(1, shard_tokens // stride)
+    shards, without_bos = [], 0
     for number, first in enumerate(range(0, rows, rows_per_shard)):
         count = min(rows_per_shard, rows - first)
-        tokens = np.full(count * length + 1, pad_id, dtype)
-        found = parts.read(first * length, min(first * length + len(tokens), num_tokens))
+        tokens = np.full(count * stride + shared, pad_id, dtype)
+        found = parts.read(first * stride, min(first * stride + len(tokens), num_tokens))
         tokens[: len(found)] = found
+        begins = tokens[::stride][:count] == bos_id
+        without_bos += int((~begins[0 if number else 1 :]).sum())
         content = tokens.tobytes()
         path = directory / f'shard-{number:05d}.bin'
         write_whole(path, content)
         name = path.relative_to(directory.parent).as_posix()
         digest = hashlib.sha256(content).hexdigest()
         shards.append({'file': name, 'rows': count, 'bytes': len(content), 'sha256': digest})
-    return shards
+    return shards, without_bos

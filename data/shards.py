@@ -25,12 +25,13 @@ AGAIN = 'Remove {} and run prepare.py again.'
 class Rows:
     """The rows of one split, as an array on disk.
 
-    `len(rows)` is their number; `rows[numbers]` gathers int32 [len(numbers), length + 1].
+    `len(rows)` is their number; `rows[numbers]` gathers int32 [len(numbers), width].
+    width, stride: tokens of a row, and from the beginning of one to the next one's (manifest.row_layout).
     """
 
-    def __init__(self, directory: Path, shards: list[dict], length: int, dtype: str):
+    def __init__(self, directory: Path, shards: list[dict], *, width: int, stride: int, dtype: str):
         self._directory, self._shards = directory, shards
-        self._length, self._dtype = length, np.dtype(dtype)
+        self._width, self._stride, self._dtype = width, stride, np.dtype(dtype)
         self._ends = np.cumsum([shard['rows'] for shard in shards], dtype=np.int64)
         self._view = lru_cache(maxsize=MOST_MAPPED)(self._map)
 
@@ -39,7 +40,7 @@ class Rows:
 
     def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
         shard_of = np.searchsorted(self._ends, numbers, side='right')
-        rows = np.empty((len(numbers), self._length + 1), np.int32)
+        rows = np.empty((len(numbers), self._width), np.int32)
         for shard in np.unique(shard_of).tolist():
             view = self._view(shard)
             (at,) = np.nonzero(shard_of == shard)
@@ -47,11 +48,11 @@ class Rows:
         return rows
 
     def _map(self, shard: int) -> np.ndarray:
-        """Returns the rows [n, length + 1] of a shard, without reading them."""
-        described, step = self._shards[shard], self._dtype.itemsize
+        """Returns the rows [n, width] of a shard, without reading them."""
+        described, size = self._shards[shard], self._dtype.itemsize
         tokens = np.memmap(self._directory / described['file'], self._dtype, 'r')
-        # Rows share a token with the next: a view with overlapping rows, which copies nothing.
-        shape, strides = (described['rows'], self._length + 1), (self._length * step, step)
+        # Rows may share a token with the next: a view with overlapping rows, which copies nothing.
+        shape, strides = (described['rows'], self._width), (self._stride * size, size)
         return as_strided(tokens, shape, strides, writeable=False)
 
 

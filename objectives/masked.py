@@ -50,7 +50,7 @@ def make_batch(
     on its seed alone.
 
     Args:
-      rows_RT: int32 ids [B, L + 1]; the last column belongs to the next row.
+      rows_RT: int32 ids [B, L + 1]; the last column is for what predicts the next token.
       tokenizer: special ids, `mask_id` and `word_starts` are read.
       config: `masking` is read.
       seeds_R: uint64.

@@ -61,7 +61,7 @@ def make_batch(
     Documents whose spans exceed the target's length, the last of rows of many, are left out.
 
     Args:
-      rows_RT: int32 ids [B, S + 1]; the last column belongs to the next row.
+      rows_RT: int32 ids [B, S + 1]; the last column is for what predicts the next token.
       tokenizer: special ids and `sentinel_ids` are read.
       config: `masking`, `sequence_length` and `target_length` are read.
       seeds_R: uint64.

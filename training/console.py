@@ -76,6 +76,12 @@ def parameter_table(rows: list[tuple[str, str, str, str, int]]) -> Table:
     return table('Parameters', ['name', 'shape', 'logical axes', 'cut over', 'bytes per device'], rows)
 
 
+def scores_line(step: int, scores: dict[str, float]) -> str:
+    """Returns the line for what an evaluation gave: all metrics of the whole, and of each source the loss."""
+    shown = [name for name in scores if name.count('/') == 1 or name.endswith('/loss')]
+    return f'step {step}: ' + ' · '.join(f'{name} {scores[name]:.4f}' for name in shown)
+
+
 class Pace:
     """Time since the last reading: seconds a step, tokens a second, what remains."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from types import ModuleType
 from typing import Any
@@ -50,7 +51,10 @@ def row_seeds(seed: int, first: int, position_RP: np.ndarray) -> np.ndarray:
 
 
 class Evaluator:
-    """Evaluates parameters on the first `num_batches` batches of a loader (0: all), always the same ones."""
+    """Evaluates parameters on the first `num_batches` batches of loaders (0: all), always the same ones.
+
+    loaders: by the names of their sources; one alone may have any.
+    """
 
     def __init__(
         self,
@@ -58,12 +62,16 @@ class Evaluator:
         objective: ModuleType,
         config: ConfigDict,
         mesh: Mesh,
-        loader: Loader,
+        loaders: Mapping[str, Loader],
         num_batches: int,
     ):
-        self._args = (config, objective, mesh, loader, loader.initial_position())
+        self._batches = {
+            name: partial(batches, config, objective, mesh, loader, loader.initial_position())
+            for name, loader in loaders.items()
+        }
         self._num_batches = num_batches or None
-        token_bytes_V = jnp.asarray(loader.tokenizer.token_bytes(), jnp.float32)
+        tokenizer = next(iter(loaders.values())).tokenizer
+        token_bytes_V = jnp.asarray(tokenizer.token_bytes(), jnp.float32)
         eval_step = make_eval_step(model, objective, config)
 
         @jax.jit
@@ -76,18 +84,36 @@ class Evaluator:
         self._sums = sums
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """Returns eval/loss (nats a token), and for text eval/perplexity and eval/bits_per_byte."""
+        """Returns eval/loss (nats a token), and for text eval/perplexity and eval/bits_per_byte.
+
+        They are of all that is evaluated; of several sources, eval/NAME/loss and so on are of each.
+        """
         totals: dict[str, float] = {}
-        for batch, _ in islice(batches(*self._args), self._num_batches):
-            for name, value in jax.device_get(self._sums(params, batch)).items():
-                totals[name] = totals.get(name, 0.0) + float(value)
-        weight = totals.pop('weight', 0.0)
-        if not weight:
-            return {}
-        size = totals.pop('bytes', 0.0)
-        nll = totals.pop('nll', None)
-        metrics = {f'eval/{name}': total / weight for name, total in totals.items()}
-        if nll is not None:
-            metrics['eval/perplexity'] = math.exp(min(nll / weight, 700.0))
-            metrics['eval/bits_per_byte'] = nll / math.log(2) / size
-        return metrics
+        parts: dict[str, float] = {}
+        for name, of_source in self._batches.items():
+            part: dict[str, float] = {}
+            for batch, _ in islice(of_source(), self._num_batches):
+                _add(part, jax.device_get(self._sums(params, batch)))
+            _add(totals, part)
+            parts |= _scores(part, f'eval/{name}/')
+        return _scores(totals, 'eval/') | (parts if len(self._batches) > 1 else {})
+
+
+def _add(totals: dict[str, float], sums: Mapping[str, Any]) -> None:
+    for name, value in sums.items():
+        totals[name] = totals.get(name, 0.0) + float(value)
+
+
+def _scores(sums: dict[str, float], prefix: str) -> dict[str, float]:
+    """Returns metrics, with `prefix` before their names, from sums over batches; none of no tokens."""
+    sums = dict(sums)
+    weight = sums.pop('weight', 0.0)
+    if not weight:
+        return {}
+    size = sums.pop('bytes', 0.0)
+    nll = sums.pop('nll', None)
+    metrics = {f'{prefix}{name}': total / weight for name, total in sums.items()}
+    if nll is not None:
+        metrics[f'{prefix}perplexity'] = math.exp(min(nll / weight, 700.0))
+        metrics[f'{prefix}bits_per_byte'] = nll / math.log(2) / size
+    return metrics

@@ -32,9 +32,11 @@ def all_rows(config: ConfigDict, split: str) -> np.ndarray:
     """Reads the rows of a split by the documented layout, with nothing of data/shards.py."""
     content = json.loads((Path(config.data.path) / 'manifest.json').read_text())
     length, rows = content['sequence_length'], []
+    stride = length + (content['config']['data.packing'] == 'best_fit')
     for shard in content[split]['shards']:
         tokens = np.fromfile(Path(config.data.path) / shard['file'], content['dtype'])
-        rows += [tokens[row * length : (row + 1) * length + 1] for row in range(shard['rows'])]
+        assert len(tokens) == shard['rows'] * stride + length + 1 - stride
+        rows += [tokens[row * stride : row * stride + length + 1] for row in range(shard['rows'])]
     return np.array(rows, np.int32)
 
 
@@ -54,14 +56,17 @@ def test_rows_are_the_documents_one_after_another(config: ConfigDict, tmp_path: 
         assert np.array_equal(rows[1:, 0], rows[:-1, -1])
         counts = result.manifest[split]
         assert (counts['tokens'], counts['rows']) == (len(tokens), len(rows))
+        assert counts['cuts'] == sum(token != 1 for token in tokens[32:-1:32])
     total = result.manifest['train']['documents'] + result.manifest['eval']['documents']
     assert total == 400
     assert len(result.manifest['train']['shards']) > 1
 
 
+@pytest.mark.parametrize('packing', ['concatenate', 'best_fit'])
 def test_any_number_of_processes_writes_the_same_bytes(
-    config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: ConfigDict, packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config.data.packing = packing
     monkeypatch.setattr('data.preparation.SPLIT_BYTES', 5000)
     prepare(config)
     config.data.path = str(tmp_path / 'two')
