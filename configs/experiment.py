@@ -14,11 +14,11 @@ from configs.command_line import flatten
 from configs.errors import UserError, choose
 
 CHOICES = {
-    'optimizer.name': ('adamw',),
+    'optimizer.name': ('adamw', 'adagrad'),
     'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
     'data.mode': ('shards', 'stream'),
     'data.text_documents': ('paragraph', 'line', 'file'),
-    'tokenizer.kind': ('bpe', 'unigram'),
+    'tokenizer.kind': ('bpe', 'unigram', 'words'),
     'wandb.mode': ('online', 'offline', 'disabled'),
 }
 AT_LEAST_ONE = (
@@ -33,6 +33,7 @@ AT_LEAST_ONE = (
     'sample_tokens',
     'tokenizer.sample_bytes',
     'tokenizer.vocab_size',
+    'tokenizer.min_count',
     'data.shard_tokens',
     'data.shuffle_bytes',
 )
@@ -43,6 +44,8 @@ NOT_NEGATIVE = (
     'sample_every',
     'z_loss',
     'data.num_workers',
+    'tokenizer.phrase_threshold',
+    'words.subsample',
     'optimizer.warmup_steps',
     'optimizer.weight_decay',
     'optimizer.clip_norm',
