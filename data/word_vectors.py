@@ -98,6 +98,7 @@ def _is_text(content: bytes, width: int) -> bool:
 
 
 def _read_text(path: Path, content: bytes, width: int, line: int) -> tuple[list[str], np.ndarray]:
+    """Reads entries of which the first stands on `line`: GloVe's words, from line 1 on, may hold spaces."""
     lines = content.decode('utf-8', 'replace').removesuffix('\n').split('\n')
     if width < 1:
         raise UserError(
@@ -110,8 +111,8 @@ def _read_text(path: Path, content: bytes, width: int, line: int) -> tuple[list[
         for number, entry in enumerate(lines):
             word, *numbers = entry.rstrip(' \r').rsplit(' ', width)
             try:
-                if len(numbers) != width:
-                    raise ValueError(f'{len(numbers)} numbers')
+                if len(numbers) != width or (line > 1 and ' ' in word):
+                    raise ValueError(f'{len(entry.split()) - 1} numbers')
                 rows[number] = np.array(numbers, np.float32)
             except ValueError as error:
                 raise UserError(
