@@ -1,14 +1,14 @@
 """Word2Vec beside gensim: words a second and quality, on the same text, vocabulary, epochs and width.
 
-  python prepare.py --config=configs/word2vec.py --config.data.source=FILE.txt --config.data.eval_fraction=0 \\
-      --config.data.path=prepared/english
+  python prepare.py --config=configs/word2vec.py --config.data.source=FILE.txt \\
+      --config.data.eval_fraction=0 --config.data.path=prepared/english
   python -m benchmarks.word2vec --config=configs/word2vec.py:cbow --config.data.path=prepared/english \\
-      [--epochs=3] [--seeds=1,2,3] [--workers=2]
+      --config.data.eval_fraction=0 [--epochs=3] [--seeds=1,2,3] [--workers=2]
 
-For each seed gensim learns from the prepared words, read from a file by its own threads (its fastest way), then
-Lathe's training step from the shards, with the config's settings; num_steps follows from the epochs. Times leave
-out what each does once: reading the vocabulary, compiling. Quality is measured by gensim for both, with
-the files that it ships. English text is made by benchmarks/english_text.py.
+For each seed gensim learns from the prepared words, read from a file by its own threads (its fastest way),
+then Lathe's training step from the shards, with the config's settings; num_steps follows from the epochs.
+Times leave out what each does once: reading the vocabulary, compiling. Quality is measured by gensim for
+both, with the files that it ships. English text is made by benchmarks/english_text.py.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ CHINESE_OR_NOT = re.compile(f"([{HAN}]+)|[^{HAN}']+(?:'[^{HAN}']+)*")
 
 
 def split(text: str, *, lowercase: bool) -> list[str]:
-    """Returns the words of a text, in Unicode's composed form (NFC), the typographic apostrophe made plain.
+    """Returns the words of a text, in Unicode's form NFKC (full-width 1 is 1), typographic apostrophes plain.
 
     Runs of Chinese characters are cut into words by jieba's dictionary, and its hidden Markov model for
     what is not in it; rjieba is jieba in Rust.
@@ -26,7 +26,7 @@ def split(text: str, *, lowercase: bool) -> list[str]:
         text = text.lower()
     if text.isascii():
         return WORD.findall(text)
-    text = unicodedata.normalize('NFC', text).replace('’', "'")
+    text = unicodedata.normalize('NFKC', text).replace('’', "'")
     return [part for word in WORD.findall(text) for part in ((word,) if word.isascii() else _cut(word))]
 
 

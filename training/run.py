@@ -60,7 +60,8 @@ class Run:
         """The model, of whatever reads or writes text; UserError for word embeddings."""
         if isinstance(self.model, WordEmbeddings):
             raise UserError(
-                f'{self.directory} holds word embeddings, which neither read nor write text; use embeddings.py.'
+                f'{self.directory} holds word embeddings, which neither read nor write text. See '
+                'embeddings.py --help for what they are good for.'
             )
         return self.model
 

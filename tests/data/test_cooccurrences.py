@@ -34,8 +34,13 @@ def count(tmp_path, documents, window, records_per_row=7):
         parts.append(tmp_path / f'part-{number}')
         piece.tofile(parts[-1])
     written = cooccurrences.write(
-        tmp_path / 'cooccurrences', Parts(parts, '<u2'),
-        window=window, vocab_size=30, first_word=3, records_per_row=records_per_row, shard_tokens=300,
+        tmp_path / 'cooccurrences',
+        Parts(parts, '<u2'),
+        window=window,
+        vocab_size=30,
+        first_word=3,
+        records_per_row=records_per_row,
+        shard_tokens=300,
     )
     rows = Rows(tmp_path, written['shards'], 3 * records_per_row, cooccurrences.DTYPE)
     table = rows[np.arange(len(rows))][:, :-1].reshape(len(rows), 3, records_per_row)
@@ -51,7 +56,9 @@ def test_counts_are_those_of_counting_pair_by_pair(tmp_path, monkeypatch, window
     documents = text()
     written, i, j, x = count(tmp_path, documents, window)
     expected = brute_force(documents, window)
-    found = {(a, b): value for a, b, value in zip(i.tolist(), j.tolist(), x.tolist()) if value > 0}
+    found = {
+        (a, b): value for a, b, value in zip(i.tolist(), j.tolist(), x.tolist(), strict=True) if value > 0
+    }
     assert written['records'] == len(found) == len(expected)
     assert found.keys() == expected.keys()
     # Records hold float32; sums of up to a few hundred terms are made in float64.
@@ -74,7 +81,12 @@ def test_a_text_without_neighbours_has_no_records(tmp_path):
     path = tmp_path / 'tokens'
     np.array([1, 5, 2, 1, 6, 2], '<u2').tofile(path)
     written = cooccurrences.write(
-        tmp_path / 'cooccurrences', Parts([path], '<u2'),
-        window=5, vocab_size=30, first_word=3, records_per_row=7, shard_tokens=300,
+        tmp_path / 'cooccurrences',
+        Parts([path], '<u2'),
+        window=5,
+        vocab_size=30,
+        first_word=3,
+        records_per_row=7,
+        shard_tokens=300,
     )
     assert written == {'records': 0, 'rows': 0, 'shards': []}

@@ -47,6 +47,7 @@ def trained(config) -> WordTokenizer:
         ('我来到北京清华大学', ['我', '来到', '北京', '清华大学']),
         ('Python语言,2024年', ['python', '语言', '2024', '年']),
         ('ひらがな', ['ひらがな']),
+        ('１９９８年', ['1998', '年']),
         ('… — 🙂', []),
         ("'quoted' words''", ['quoted', 'words']),
     ],
@@ -63,7 +64,7 @@ def test_capitals_stay_if_asked(config):
 def test_the_most_frequent_words_come_first_with_their_counts(config):
     made = trained(config)
     expected = Counter(words.split(TEXT, lowercase=True))
-    counts = dict(zip(made.words, made.counts.tolist()))
+    counts = dict(zip(made.words, made.counts.tolist(), strict=True))
     assert {word: counts[word] for word in made.ids} == expected
     assert list(made.counts[3:]) == sorted(expected.values(), reverse=True)
     assert made.words[3] == 'the'
@@ -124,7 +125,9 @@ def test_less_than_two_words_are_refused(config, tmp_path, text):
         prepare(config)
 
 
-@pytest.mark.parametrize('content', [b'', b'[]', b'{"format": 9}', serialise([('a', 1)], lowercase=True, phrases=[])[:-9]])
+@pytest.mark.parametrize(
+    'content', [b'', b'[]', b'{"format": 9}', serialise([('a', 1)], lowercase=True, phrases=[])[:-9]]
+)
 def test_a_damaged_file_is_refused(content):
     with pytest.raises(UserError, match='no vocabulary of words'):
         WordTokenizer(content)

@@ -26,7 +26,9 @@ def test_what_is_written_is_read_exactly(tmp_path, vectors, file_format):
 
 
 def test_binary_entries_may_lack_the_newline(tmp_path, vectors):
-    entries = b''.join(word.encode() + b' ' + row.tobytes() for word, row in zip(WORDS, vectors.vectors))
+    entries = b''.join(
+        word.encode() + b' ' + row.tobytes() for word, row in zip(WORDS, vectors.vectors, strict=True)
+    )
     (tmp_path / 'v').write_bytes(b'6 5\n' + entries)
     np.testing.assert_array_equal(word_vectors.read(tmp_path / 'v').vectors, vectors.vectors)
 
@@ -74,5 +76,5 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, vectors):
 
 
 def test_an_unknown_word_is_named_with_its_nearest(vectors):
-    with pytest.raises(UserError, match="'new_yrok' is none of the 6 words. Did you mean 'new_york'?"):
+    with pytest.raises(UserError, match=r"'new_yrok' is none of the 6 words. Did you mean 'new_york'\?"):
         vectors.id_of('new_yrok')

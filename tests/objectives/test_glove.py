@@ -9,8 +9,8 @@ import pytest
 from configs import glove
 from configs.errors import UserError
 from data.cooccurrences import DTYPE
-from objectives import glove as objective
 from model.word_embeddings import WordEmbeddings, resolve
+from objectives import glove as objective
 
 
 @pytest.fixture
@@ -38,8 +38,14 @@ def test_loss_is_equation_8(config):
 
     expected = 0.0
     for place in range(records):
-        w, w_, b, b_ = (params[name][index].astype(np.float64) for name, index in zip(
-            ('center_embedding', 'context_embedding', 'center_bias', 'context_bias'), (i[place], j[place]) * 2))
+        w, w_, b, b_ = (
+            params[name][index].astype(np.float64)
+            for name, index in zip(
+                ('center_embedding', 'context_embedding', 'center_bias', 'context_bias'),
+                (i[place], j[place]) * 2,
+                strict=True,
+            )
+        )
         f = (x[place] / 100) ** 0.75 if x[place] < 100 else 1.0
         expected += f * (w @ w_ + b + b_ - np.log(x[place])) ** 2
     # Sums of 40 float32 terms of up to a hundred: rounding of 6e-8 each.
@@ -49,12 +55,18 @@ def test_loss_is_equation_8(config):
 
 def test_what_fills_up_a_row_is_not_learnt(config):
     model = WordEmbeddings(resolve(config, vocab_size=20))
-    params = jax.tree.map(lambda leaf: leaf.value, model.init(jax.random.key(0), np.zeros((1, 1), np.int32)),
-                          is_leaf=lambda leaf: hasattr(leaf, 'value'))['params']
-    row = np.concatenate([[3, 0], [4, 0], np.array([2.0, 0.0], np.float32).view(DTYPE), [0]])[None].astype(np.int32)
+    params = jax.tree.map(
+        lambda leaf: leaf.value,
+        model.init(jax.random.key(0), np.zeros((1, 1), np.int32)),
+        is_leaf=lambda leaf: hasattr(leaf, 'value'),
+    )['params']
+    row = np.concatenate([[3, 0], [4, 0], np.array([2.0, 0.0], np.float32).view(DTYPE), [0]])[None].astype(
+        np.int32
+    )
     batch = objective.make_batch(row)
     (total, weight), gradient = jax.value_and_grad(
-        lambda params: objective.loss(model, params, batch, config=config)[:2], has_aux=True)(params)
+        lambda params: objective.loss(model, params, batch, config=config)[:2], has_aux=True
+    )(params)
     assert weight == 1
     assert np.isfinite(total)
     assert not np.asarray(gradient['center_embedding'][0]).any()

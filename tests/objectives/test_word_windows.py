@@ -111,7 +111,9 @@ def test_shared_noise_has_the_gradient_of_noise_of_ones_own_on_average(config, t
 
     expected = jax.grad(exact)(params)
     for name in params:
-        error = np.abs(np.asarray(found[name] - expected[name])).max() / np.abs(np.asarray(expected[name])).max()
+        error = (
+            np.abs(np.asarray(found[name] - expected[name])).max() / np.abs(np.asarray(expected[name])).max()
+        )
         assert error < 0.1  # 2 × 4000 draws
 
 
@@ -191,5 +193,5 @@ def test_a_text_shorter_than_a_window_is_refused(config):
 
 
 def test_a_tokenizer_without_counts_is_refused(config):
-    with pytest.raises(UserError, match="tokenizer.kind='words'"):
+    with pytest.raises(UserError, match=r"tokenizer.kind='words'"):
         cbow.check(config, resolve(config, vocab_size=5), object())

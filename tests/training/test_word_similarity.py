@@ -69,10 +69,18 @@ def test_agreement_is_spearmans_and_pearsons(tmp_path, vectors):
     from scipy import stats
 
     path = tmp_path / 'pairs'
-    pairs = [('man', 'woman', 8), ('KING', 'queen', 9), ('man', 'tea', 1), ('king', 'tea', 1), ('zebra', 'tea', 3)]
+    pairs = [
+        ('man', 'woman', 8),
+        ('KING', 'queen', 9),
+        ('man', 'tea', 1),
+        ('king', 'tea', 1),
+        ('zebra', 'tea', 3),
+    ]
     path.write_text('# words\n' + ''.join(f'{a}\t{b}\t{n}\n' for a, b, n in pairs))
     found = similarity.evaluate_similarity(vectors, path)
-    known = [(vectors.vectors[WORDS.index(a.lower())], vectors.vectors[WORDS.index(b)], n) for a, b, n in pairs[:4]]
+    known = [
+        (vectors.vectors[WORDS.index(a.lower())], vectors.vectors[WORDS.index(b)], n) for a, b, n in pairs[:4]
+    ]
     cosines, judged = [cosine(a, b) for a, b, _ in known], [n for *_, n in known]
     assert found.spearman == pytest.approx(stats.spearmanr(cosines, judged).statistic)
     assert found.pearson == pytest.approx(stats.pearsonr(cosines, judged).statistic, abs=1e-6)
@@ -94,7 +102,8 @@ def test_a_file_of_no_questions_is_refused(tmp_path, vectors, content, complaint
 
 
 @pytest.mark.parametrize(
-    ('content', 'complaint'), [('man\twoman\n', 'line 1'), ('man\twoman\tmuch\n', 'line 1'), ('a\tb\t1\n', 'too few')]
+    ('content', 'complaint'),
+    [('man\twoman\n', 'line 1'), ('man\twoman\tmuch\n', 'line 1'), ('a\tb\t1\n', 'too few')],
 )
 def test_a_file_of_no_pairs_is_refused(tmp_path, vectors, content, complaint):
     (tmp_path / 'f').write_text(content)
