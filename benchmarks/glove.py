@@ -85,8 +85,9 @@ def main() -> None:
             lines = (Path(directory) / 'run' / 'metrics.jsonl').read_text().splitlines()
             rates = sorted(json.loads(line).get('tokens_per_second', 0) for line in lines[1:])
             print(
-                f'{size} MB: {words:,} words prepared at {words / seconds:,.0f} a second in '
-                f'{most / 1e6:,.0f} MB of memory; {records:,} records, learnt at {rates[len(rates) // 2]:,.0f} a second',
+                f'{size} MB: {words:,} words prepared at {words / seconds:,.0f} a second, '
+                f'{most / 1e6:,.0f} MB of memory; {records:,} records, '
+                f'learnt at {rates[len(rates) // 2]:,.0f} a second',
                 flush=True,
             )
 

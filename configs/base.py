@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     config.words = ConfigDict()
     config.words.window = 5                           # neighbours on either side, at most; each place draws how many
     config.words.negatives = 5                        # noise words weighed against each true one
-    config.words.shared_negatives = 64                # noise words drawn for each block of places, and shared there
+    config.words.shared_negatives = 32                # noise words drawn for each block of 32 places, and shared there
     config.words.noise_power = 0.75                   # noise is drawn by counts to this power
     config.words.subsample = 1e-3                     # share of the text above which words are thinned; 0: none
     config.words.x_max = 100.0                        # GloVe: pairs more frequent than this weigh alike

@@ -61,7 +61,6 @@ def shrink(config: ConfigDict) -> None:
     config.sequence_length = 512
     config.batch_size = 8
     config.num_steps = 30
-    config.words.shared_negatives = 16
     config.tokenizer.vocab_size = 4096
     config.log_every = 1
     config.eval_every = 10

@@ -45,15 +45,17 @@ def loss(
     neighbours_BMD = model.apply({'params': params}, batch['words_BM'])
     words_BMD = model.apply({'params': params}, batch['words_BM'], method='contexts')
     mask_BNST = word_windows.pair_mask(batch, window)
-    number_BNS = jnp.sum(mask_BNST, axis=-1, keepdims=True)
-    means_BMD = word_windows.product(
+    number_BNS = jnp.sum(mask_BNST, axis=-1)
+    means_BNSD = word_windows.product(
         'bnst,bntd->bnsd',
-        mask_BNST / jnp.maximum(number_BNS, 1.0),
+        mask_BNST / jnp.maximum(number_BNS, 1.0)[..., None],
         word_windows.with_neighbours(neighbours_BMD, window),
         model,
-    ).reshape(words_BMD.shape)
-    has_BM = (number_BNS > 0).astype(jnp.float32).reshape(batch['words_BM'].shape)
-    scores_BM = jnp.sum(means_BMD * words_BMD, axis=-1)
-    total = jnp.sum(jax.nn.softplus(-scores_BM) * has_BM)
-    noise = word_windows.noise_loss(model, params, means_BMD, has_BM, batch)
-    return total + config.words.negatives * noise, jnp.sum(has_BM), {}
+    )
+    has_BNS = (number_BNS > 0).astype(jnp.float32)
+    scores_BNS = jnp.sum(means_BNSD * word_windows.in_blocks(words_BMD, window), axis=-1)
+    noise_BNKD = word_windows.noise_vectors(model, params, batch)
+    noise_BNSK = word_windows.product('bnsd,bnkd->bnsk', means_BNSD, noise_BNKD, model)
+    total = jnp.sum(jax.nn.softplus(-scores_BNS) * has_BNS)
+    total += config.words.negatives * word_windows.noise_loss(noise_BNSK, has_BNS)
+    return total, jnp.sum(has_BNS), {}

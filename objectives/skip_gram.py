@@ -45,13 +45,16 @@ def loss(
     centers_BMD = model.apply({'params': params}, batch['words_BM'])
     contexts_BMD = model.apply({'params': params}, batch['words_BM'], method='contexts')
     mask_BNST = word_windows.pair_mask(batch, window)
-    scores_BNST = word_windows.product(
+    around_BNTD = word_windows.with_neighbours(contexts_BMD, window)
+    noise_BNKD = word_windows.noise_vectors(model, params, batch)
+    scores = word_windows.product(  # neighbours and noise at once
         'bnsd,bntd->bnst',
         word_windows.in_blocks(centers_BMD, window),
-        word_windows.with_neighbours(contexts_BMD, window),
+        jnp.concatenate([around_BNTD, noise_BNKD], axis=2),
         model,
     )
-    pairs_BM = jnp.sum(mask_BNST, axis=-1).reshape(batch['words_BM'].shape)
+    scores_BNST, noise_BNSK = jnp.split(scores, [around_BNTD.shape[2]], axis=-1)
+    pairs_BNS = jnp.sum(mask_BNST, axis=-1)
     total = jnp.sum(jax.nn.softplus(-scores_BNST) * mask_BNST)
-    noise = word_windows.noise_loss(model, params, centers_BMD, pairs_BM, batch)
-    return total + config.words.negatives * noise, jnp.sum(pairs_BM), {}
+    total += config.words.negatives * word_windows.noise_loss(noise_BNSK, pairs_BNS)
+    return total, jnp.sum(pairs_BNS), {}

@@ -1,11 +1,10 @@
 """What skip-gram and CBOW share: thinned text, windows that differ from place to place, and noise words.
 
-Places of a row stand in blocks of S, each of which sees W places more on either side, so that all scores
-of a block are one matrix product; blocks of G places share K noise words, which are another
-(as in Ji et al. 2016, BlazingText and others: 'shared negatives').
+Places of a row stand in blocks of S, each of which sees W places more on either side and shares K noise
+words, so that all scores of a block are matrix products.
 
 R, B rows · L tokens in a row · M places left after thinning · N blocks · S places in a block ·
-W window · T = S + 2 W · G places that share noise · K noise words · V vocabulary · D width
+W window · T = S + 2 W · K noise words · V vocabulary · D width
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from data.word_tokenizer import WordTokenizer
 from model import families
 from objectives import cross_entropy
 
-BLOCK = 32  # places whose windows are one matrix product; at least 2 W
-NOISE_BLOCK = 512  # places that share noise words
+BLOCK = 32  # places; more would share noise words among too many of them (docs/log.md)
 
 
 def check(objective: str, config: Any, model_config: Any, tokenizer: Any) -> None:
@@ -82,8 +80,7 @@ def places(tokenizer: WordTokenizer, config: Any) -> int:
     share = kept_share(tokenizer, config.words.subsample)
     expected = length * float(share @ tokenizer.counts) / tokenizer.counts.sum()
     needed = min(length, int(1.05 * expected + 4 * np.sqrt(length)))
-    block, sharing = _block(config.words.window), _noise_block(config.words.window)
-    return families.round_up(needed, block if needed < sharing else sharing)
+    return families.round_up(needed, _block(config.words.window))
 
 
 def make_batch(
@@ -101,7 +98,7 @@ def make_batch(
 
     Returns:
       int32 words_BM, documents_BM (counted from 1; 0 where nothing is), windows_BM (1 … W), and
-      noise_BGK, ids of noise words for each block of places.
+      noise_BNK, ids of noise words for each block of places.
     """
     keys, size = config.words, places(tokenizer, config)
     share, ends = kept_share(tokenizer, keys.subsample), noise_ends(tokenizer, keys.noise_power)
@@ -109,8 +106,8 @@ def make_batch(
     batch: dict[str, np.ndarray] = {
         name: np.zeros((count, size), np.int32) for name in ('words_BM', 'documents_BM', 'windows_BM')
     }
-    blocks = max(1, size // _noise_block(keys.window))
-    batch['noise_BGK'] = np.zeros((count, blocks, keys.shared_negatives), np.int32)
+    blocks = size // _block(keys.window)
+    batch['noise_BNK'] = np.zeros((count, blocks, keys.shared_negatives), np.int32)
     ids_RL = rows_RT[:, :length]
     documents_RL = np.cumsum(ids_RL == tokenizer.bos_id, axis=1, dtype=np.int32) + 1
     for row, seed in enumerate(seeds_R):
@@ -119,8 +116,8 @@ def make_batch(
         batch['words_BM'][row, : len(kept)] = ids_RL[row, kept]
         batch['documents_BM'][row, : len(kept)] = documents_RL[row, kept]
         batch['windows_BM'][row] = rng.integers(1, keys.window + 1, size)
-        drawn = rng.random(batch['noise_BGK'].shape[1:])
-        batch['noise_BGK'][row] = np.searchsorted(ends, drawn, side='right')
+        drawn = rng.random(batch['noise_BNK'].shape[1:])
+        batch['noise_BNK'][row] = np.searchsorted(ends, drawn, side='right')
     return batch
 
 
@@ -164,21 +161,19 @@ def pair_mask(batch: dict[str, jax.Array], window: int) -> jax.Array:
     return (near & (documents_BNS == around_BNT) & (documents_BNS > 0)).astype(jnp.float32)
 
 
-def noise_loss(
-    model: Any, params: Any, vectors_BMD: jax.Array, weights_BM: jax.Array, batch: dict[str, jax.Array]
-) -> jax.Array:
-    """Returns Σ weight · mean over the block's noise words of −log σ(−u · v), float32.
+def noise_vectors(model: Any, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    """Returns the context vectors of each block's noise words, float32 [B, N, K, D]."""
+    return model.apply({'params': params}, batch['noise_BNK'], method='contexts')
+
+
+def noise_loss(scores_BNSK: jax.Array, weights_BNS: jax.Array) -> jax.Array:
+    """Returns Σ weight · mean over the block's noise words of −log σ(−score), float32.
 
     The K words of a block stand for the draws of each of its places: the expectation is that of
     Mikolov et al. 2013b, eq. 4, where a place draws words of its own. As there, a noise word may happen to
     be the true one.
     """
-    noise_BGKD = model.apply({'params': params}, batch['noise_BGK'], method='contexts')
-    rows, count, shared = batch['noise_BGK'].shape
-    vectors_BGMD = vectors_BMD.reshape(rows, count, -1, vectors_BMD.shape[-1])
-    scores = product('bgmd,bgkd->bgmk', vectors_BGMD, noise_BGKD, model)
-    losses_BM = jnp.sum(jax.nn.softplus(scores), axis=-1).reshape(weights_BM.shape)
-    return jnp.sum(losses_BM * weights_BM) / shared
+    return jnp.sum(jnp.mean(jax.nn.softplus(scores_BNSK), axis=-1) * weights_BNS)
 
 
 def product(subscripts: str, x: jax.Array, y: jax.Array, model: Any) -> jax.Array:
@@ -189,7 +184,3 @@ def product(subscripts: str, x: jax.Array, y: jax.Array, model: Any) -> jax.Arra
 
 def _block(window: int) -> int:
     return max(BLOCK, 2 * window)
-
-
-def _noise_block(window: int) -> int:
-    return families.round_up(NOISE_BLOCK, _block(window))
