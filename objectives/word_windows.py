@@ -75,11 +75,11 @@ def noise_ends(tokenizer: WordTokenizer, power: float) -> np.ndarray:
 
 
 def places(tokenizer: WordTokenizer, config: Any) -> int:
-    """Returns M: room for a row after thinning, in whole blocks; a twentieth more than is expected."""
+    """Returns M: room for a row after thinning, in whole blocks; a little more than is expected."""
     length = config.sequence_length
     share = kept_share(tokenizer, config.words.subsample)
     expected = length * float(share @ tokenizer.counts) / tokenizer.counts.sum()
-    needed = min(length, int(1.05 * expected + 4 * np.sqrt(length)))
+    needed = min(length, int(1.03 * expected + np.sqrt(length)))
     return families.round_up(needed, _block(config.words.window))
 
 
