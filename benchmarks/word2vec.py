@@ -7,8 +7,9 @@
 
 For each seed gensim learns from the prepared words, read from a file by its own threads (its fastest way),
 then Lathe's training step from the shards, with the config's settings; num_steps follows from the epochs.
-Times leave out what each does once: reading the vocabulary, compiling. Quality is measured by gensim for
-both, with the files that it ships. English text is made by benchmarks/english_text.py.
+Times leave out what each does once: reading the vocabulary, compiling. Quality is measured with the files
+that gensim ships, as gensim measures it (tests/parity), only faster. benchmarks/english_text.py makes
+such a text.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from configs import command_line, experiment
+
+if TYPE_CHECKING:
+    from data.word_vectors import WordVectors
 
 command_line.define_config()
 EPOCHS = flags.DEFINE_integer('epochs', 3, 'Times that each reads the text.', lower_bound=1)
@@ -53,9 +57,11 @@ def write_sentences(config: ConfigDict, path: Path) -> int:
     return count
 
 
-def train_gensim(config: ConfigDict, sentences: Path, seed: int) -> tuple[float, Any]:
+def train_gensim(config: ConfigDict, sentences: Path, seed: int) -> tuple[float, WordVectors]:
     """Returns seconds of training and the vectors."""
     from gensim.models import Word2Vec
+
+    from data.word_vectors import WordVectors
 
     model = Word2Vec(
         sg=int(config.objective == 'skip_gram'),
@@ -78,13 +84,12 @@ def train_gensim(config: ConfigDict, sentences: Path, seed: int) -> tuple[float,
         total_examples=model.corpus_count,
         epochs=EPOCHS.value,
     )
-    return time.perf_counter() - started, model.wv
+    return time.perf_counter() - started, WordVectors(model.wv.index_to_key, model.wv.vectors)
 
 
-def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, Any]:
+def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, WordVectors]:
     """Returns seconds of training, without the first steps' compilation, and the vectors."""
     import jax
-    from gensim.models import KeyedVectors
 
     import objectives
     from data import loader
@@ -124,22 +129,23 @@ def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, Any]:
     jax.block_until_ready(state)
     seconds = time.perf_counter() - started
     stream.close()
-    known = vectors.of_model(state.params, data.tokenizer)
-    keyed = KeyedVectors(config.model.embed_dim)
-    keyed.add_vectors(list(known.words), known.vectors)
-    return seconds, keyed
+    return seconds, vectors.of_model(state.params, data.tokenizer)
 
 
-def quality(keyed: Any) -> dict[str, float]:
+def quality(vectors: WordVectors) -> dict[str, float]:
     """Returns Spearman's coefficients on WordSim-353 and SimLex-999, and the accuracy on questions-words."""
     from gensim.test.utils import datapath
 
-    accuracy, sections = keyed.evaluate_word_analogies(datapath('questions-words.txt'))
+    from training import word_similarity
+
     wordsim, simlex = (
-        keyed.evaluate_word_pairs(datapath(name))[1][0] for name in ('wordsim353.tsv', 'simlex999.txt')
+        word_similarity.evaluate_similarity(vectors, Path(datapath(name))).spearman
+        for name in ('wordsim353.tsv', 'simlex999.txt')
     )
-    asked = sum(len(section[kind]) for section in sections[:-1] for kind in ('correct', 'incorrect'))
-    return {'wordsim353': float(wordsim), 'simlex999': float(simlex), 'analogies': accuracy, 'asked': asked}
+    sections = word_similarity.evaluate_analogies(vectors, Path(datapath('questions-words.txt')))
+    asked = sum(len(section.questions) for section in sections)
+    right = sum(sum(section.correct) for section in sections)
+    return {'wordsim353': wordsim, 'simlex999': simlex, 'analogies': right / asked, 'asked': asked}
 
 
 def main() -> None:
@@ -159,12 +165,12 @@ def main() -> None:
                 if ONLY.value not in (None, name):
                     continue
                 if name == 'gensim':
-                    seconds, keyed = train_gensim(config, sentences, seed)
+                    seconds, vectors = train_gensim(config, sentences, seed)
                 else:
-                    seconds, keyed = train_lathe(config, seed, words)
+                    seconds, vectors = train_lathe(config, seed, words)
                 speeds[name] = EPOCHS.value * words / seconds
                 result = {'seed': seed, 'words_per_second': round(speeds[name])}
-                result |= {key: round(value, 4) for key, value in quality(keyed).items()}
+                result |= {key: round(value, 4) for key, value in quality(vectors).items()}
                 print(f'{name:7}', json.dumps(result), flush=True)
             if len(speeds) == 2:
                 print(f'ratio   {speeds["lathe"] / speeds["gensim"]:.2f}', flush=True)
