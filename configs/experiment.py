@@ -68,6 +68,7 @@ POSITIVE = (
 OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
 RANGES = {  # both ends included; SentencePiece takes no lower coverage
     'optimizer.decay_fraction': (0, 1),
+    'data.cooccurrence_window': (0, 63),
     'optimizer.final_learning_rate': (0, 1),
     'tokenizer.character_coverage': (0.98, 1),
 }
@@ -109,6 +110,11 @@ def check(config: ConfigDict) -> None:
                 f'optimizer.weight_decay_exclude: {pattern!r} is no regular expression ({error}).'
             ) from error
     check_pairs(config)
+    if config.data.cooccurrence_window and (config.data.mode == 'stream' or config.data.target_field):
+        raise UserError(
+            f'data.cooccurrence_window={config.data.cooccurrence_window} counts in all of a plain text: use '
+            "data.mode='shards' and leave data.target_field empty."
+        )
     _check_control_symbols(config.tokenizer.control_symbols)
     if config.batch_size % config.grad_accumulation:
         raise UserError(

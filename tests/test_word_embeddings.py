@@ -112,7 +112,7 @@ def test_a_run_is_looked_at_exported_and_imported(directory, trained):
         (('analogy', 'class'), 'analogy takes A B C'),
         (('nearest', 'clas'), "Did you mean 'class'"),
         (('plot', 'class', 'object', 'function'), 'plot needs --output'),
-        (('evaluate', 'README.md'), 'README.md, line 1'),
+        (('evaluate', 'README.md'), 'README.md, line 3'),
     ],
 )
 def test_mistakes_end_with_one_message(trained, words, complaint):
