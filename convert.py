@@ -39,7 +39,7 @@ def main() -> None:
     opened = run.open_run(FROM.value, pickles=PICKLES.value)
     jax.set_mesh(opened.mesh)
     if FORMAT.value == 'huggingface':
-        pretrained.save(target, opened.model.config, opened.params, opened.tokenizer)
+        pretrained.save(target, opened.transformer.config, opened.params, opened.tokenizer)
     else:
         run.save_as_run(opened, target)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(opened.params))

@@ -91,7 +91,7 @@ def main() -> None:
     processes.start()
     opened = run.open_run(CHECKPOINT.value)
     jax.set_mesh(opened.mesh)
-    if opened.model.config.structure == 'encoder':
+    if opened.transformer.config.structure == 'encoder':
         results = fill_masks(opened, records)
     else:
         results = write_texts(opened, records, dataclasses.replace(opened.decoding, **given))
@@ -107,11 +107,11 @@ def write_texts(opened: Run, records: list[dict], decoding: Decoding) -> list[di
     from training import sampling
     from training.prompts import encode_prompt
 
-    config = opened.model.config
+    model = opened.transformer
     count = NUM_RETURN_SEQUENCES.value
     refuse_equal_texts(decoding.temperature)
     prompts = [
-        encode_prompt(opened.model, opened.tokenizer, record['prompt'], chat=CHAT.value) for record in records
+        encode_prompt(model, opened.tokenizer, record['prompt'], chat=CHAT.value) for record in records
     ]
     prompts = [prompt for prompt in prompts for _ in range(count // decoding.num_return_sequences)]
     write = (print_piece if processes.is_main() else len) if STREAM.value else None
@@ -119,13 +119,13 @@ def write_texts(opened: Run, records: list[dict], decoding: Decoding) -> list[di
     rows = max(1, BATCH_SIZE.value // decoding.num_beams)
     for start in range(0, len(prompts), rows):
         batch = prompts[start : start + rows]
-        longest = 1 if config.encoder_layers else max(map(len, batch))
+        longest = 1 if model.config.encoder_layers else max(map(len, batch))
         texts += sampling.complete(
-            opened.model,
+            model,
             opened.params,
             opened.tokenizer,
             batch,
-            dataclasses.replace(decoding, max_new_tokens=new_tokens(longest, config.max_length)),
+            dataclasses.replace(decoding, max_new_tokens=new_tokens(longest, model.config.max_length)),
             key=jax.random.fold_in(jax.random.key(SEED.value), start),
             stop=STOP.value,
             write=write,
@@ -144,7 +144,7 @@ def fill_masks(opened: Run, records: list[dict]) -> list[dict]:
     results = []
     for record in records:
         filled = mask_filling.fill(
-            opened.model, opened.params, opened.tokenizer, record['prompt'], candidates=TOP_K.value or 5
+            opened.transformer, opened.params, opened.tokenizer, record['prompt'], candidates=TOP_K.value or 5
         )
         results.append(record | {'completions': [filled.text], 'candidates': filled.candidates})
     return results

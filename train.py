@@ -35,7 +35,6 @@ def train(config, workdir: Path) -> int:
 
     import objectives
     from data import loader, manifest
-    from model import flops
     from parallel import mesh as meshes
     from parallel import processes
     from training import console, hardware, plot, provenance, run, sampling, shutdown, tracking
@@ -85,7 +84,7 @@ def train(config, workdir: Path) -> int:
     resumed = run.resume(checkpoints, abstract, first_position, config, facts, log)
     if resumed is None:
         start, position = 0, first_position
-        state = states.create(model, optimizer, abstract, seed=config.seed)
+        state = run.first_state(model, optimizer, abstract, config, tokenizer)
     else:
         start, state, position = resumed
     if start == 0:
@@ -118,12 +117,7 @@ def train(config, workdir: Path) -> int:
         num_steps=config.num_steps,
         tokens_per_step=tokens_per_step,
         flops_per_step=config.batch_size
-        * flops.train_flops_per_row(
-            model.config,
-            lengths.tokens,
-            encoder_length=lengths.encoder_tokens,
-            predicted=lengths.predicted,
-        ),
+        * objectives.train_flops_per_row(objective, config, model.config, tokenizer),
         peak=hardware.peak_flops(model.config.compute_dtype),
     )
     stop = shutdown.Shutdown()

@@ -40,7 +40,7 @@ except ImportError:
 
 def make_lathe(opened: Run, prompts: np.ndarray, new: int, dtype: str) -> Callable[[], np.ndarray]:
     """Returns a function that continues `prompts` [B, P] by `new` tokens, computed in `dtype`."""
-    model = Transformer(dataclasses.replace(opened.model.config, compute_dtype=dtype))
+    model = Transformer(dataclasses.replace(opened.transformer.config, compute_dtype=dtype))
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), opened.params)
     decoding = Decoding(max_new_tokens=new, temperature=0)
     rows = prompts.tolist()

@@ -37,6 +37,16 @@ def get_config() -> ConfigDict:
     config.masking.next_sentence = False              # 'masked': also learn whether two passages follow
     config.masking.span_length = 3.0                  # 'span_corruption': tokens of a span, on average
 
+    # --- Word2Vec (Mikolov et al. 2013) and GloVe (Pennington et al. 2014) ----------------------------------
+    config.words = ConfigDict()
+    config.words.window = 5                           # neighbours on either side, at most; each place draws how many
+    config.words.negatives = 5                        # noise words weighed against each true one
+    config.words.shared_negatives = 32                # noise words drawn for each block of 32 places, and shared there
+    config.words.noise_power = 0.75                   # noise is drawn by counts to this power
+    config.words.subsample = 1e-3                     # share of the text above which words are thinned; 0: none
+    config.words.x_max = 100.0                        # GloVe: pairs more frequent than this weigh alike
+    config.words.alpha = 0.75                         # GloVe: rarer ones weigh (x / x_max) to this power
+
     # --- Devices: how many share each axis; one -1 takes all that remain ------------------------------------
     config.mesh = ConfigDict()
     config.mesh.data = -1                             # copies of the model, each with its part of the batch
@@ -46,7 +56,8 @@ def get_config() -> ConfigDict:
 
     # --- Model: a family is a preset, every other key overrides it (model/families.py) ----------------------
     config.model = ConfigDict()
-    config.model.family = 'gpt2'                      # 'gpt2', 'llama', 'bert', 't5' or 'transformer'
+    config.model.family = 'gpt2'                      # 'gpt2', 'llama', 'bert', 't5', 'transformer', or
+    #                                                   'word_embeddings', which reads embed_dim and vocab_size alone
     config.model.structure = placeholder(str)         # 'decoder', 'prefix_decoder' (a prompt sees itself whole),
     #                                                   'encoder', 'encoder_decoder'; None: the family's
     config.model.num_layers = 6                       # blocks, one after another
@@ -87,13 +98,14 @@ def get_config() -> ConfigDict:
     config.model.pooler = placeholder(bool)           # BERT's layer over the first position; None: for classes
     config.model.num_classes = 0                      # of whole sequences, decided by the pooler's output
     config.model.tie_embeddings = placeholder(bool)   # one table for input and output
+    config.model.embedding_vectors = ''               # file of word vectors as which tokens' begin; '': random
     config.model.dropout_rate = 0.0                   # on embeddings and on each residual branch
     config.model.attention = 'auto'                  # 'xla', 'cudnn' (GPU), 'splash' (TPU); 'auto': by platform
     config.model.remat = 'none'                       # recomputed backwards: 'none', 'dots' (cheap parts), 'full'
 
     # --- Optimizer ------------------------------------------------------------------------------------------
     config.optimizer = ConfigDict()
-    config.optimizer.name = 'adamw'                   # Adam with decoupled weight decay
+    config.optimizer.name = 'adamw'                   # Adam with decoupled weight decay; 'adagrad'
     config.optimizer.learning_rate = 1e-3             # at the peak
     config.optimizer.schedule = 'cosine'              # 'cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'
     config.optimizer.warmup_steps = 100               # steps in which the learning rate rises from 0
@@ -115,6 +127,7 @@ def get_config() -> ConfigDict:
     config.data.target_field = ''                     # field of the answer to it: makes pairs; '': plain text
     config.data.text_documents = 'paragraph'          # of .txt: 'paragraph' (blank line between), 'line', 'file'
     config.data.packing = 'concatenate'               # or 'best_fit': whole documents in rows, the rest padding
+    config.data.cooccurrence_window = 0               # words on either side that make records (i, j, x); 0: none
     config.data.eval_fraction = 0.01                  # documents held out, chosen by the hash of their text
     config.data.shard_tokens = 1 << 24                # tokens per shard file
     config.data.num_workers = 0                       # processes of prepare.py; 0: one per core
@@ -132,11 +145,15 @@ def get_config() -> ConfigDict:
     # --- Tokenizer: trained by prepare.py unless `path` names one -------------------------------------------
     config.tokenizer = ConfigDict()
     config.tokenizer.path = ''                        # .model file, or directory with a tokenizer; '' trains one
-    config.tokenizer.kind = 'bpe'                     # 'bpe' or 'unigram'
-    config.tokenizer.vocab_size = 8192                # pieces, with the 256 bytes and all control symbols
+    config.tokenizer.kind = 'bpe'                     # 'bpe', 'unigram', or 'words' with their counts
+    config.tokenizer.vocab_size = 8192                # pieces, with the 256 bytes and all control symbols;
+    #                                                   of 'words' at most so many, the most frequent
     config.tokenizer.control_symbols = ()             # besides <pad>, <s>, </s>, <unk>: '<mask>', '<extra_id_0>'
     config.tokenizer.sample_bytes = 10_000_000        # text it learns from, sampled from all the source
     config.tokenizer.character_coverage = 0.9995      # characters with pieces of their own; rarer ones: bytes
+    config.tokenizer.min_count = 5                    # 'words': rarer ones are left out of the text
+    config.tokenizer.lowercase = True                 # 'words': The and the are one
+    config.tokenizer.phrase_threshold = 0.0           # 'words': score from which two are joined (100); 0: never
 
     # --- What is watched, written and kept, in steps; 0 turns a thing off -----------------------------------
     config.log_every = 10                             # a line in metrics.jsonl

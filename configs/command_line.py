@@ -31,8 +31,10 @@ def define_config() -> None:
     )
 
 
-def run(main: Callable[[], int | None], documentation: str) -> None:
+def run(main: Callable[..., int | None], documentation: str, *, takes_words: bool = False) -> None:
     """Reads the command line, calls `main` and exits.
+
+    `main` is called without arguments, or with the list of words that are no flags if it `takes_words`.
 
     Exit statuses: what `main` returns (None is 0); 2 after a UserError, whose message is all
     that is printed; 130 after Ctrl-C. Other exceptions are bugs and keep their traceback.
@@ -43,8 +45,12 @@ def run(main: Callable[[], int | None], documentation: str) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax logs each error that it then raises, with its traceback
     sys.excepthook, sys.unraisablehook = _print_exception, _print_unraisable
     try:
-        _parse(sys.argv)
-        sys.exit(main() or 0)
+        words = _parse(sys.argv)
+        if words and not takes_words:
+            raise UserError(
+                f'{words[0]!r} is not a flag: flags are written --name=value. See {sys.argv[0]} --help.'
+            )
+        sys.exit((main(words) if takes_words else main()) or 0)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
@@ -68,8 +74,8 @@ def _print_unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _parse(argv: list[str]) -> None:
-    """Parses `argv` into absl's FLAGS; every mistake in it becomes a UserError."""
+def _parse(argv: list[str]) -> list[str]:
+    """Parses `argv` into absl's FLAGS and returns what is none; every mistake in it becomes a UserError."""
     try:
         words = flags.FLAGS(argv)[1:]
         config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else base.get_config()
@@ -88,8 +94,7 @@ def _parse(argv: list[str]) -> None:
         )
     for key in sorted(set(keys) - set(documented_keys())):
         raise UserError(_unknown_key(key))
-    if words:
-        raise UserError(f'{words[0]!r} is not a flag: flags are written --name=value. See {argv[0]} --help.')
+    return words
 
 
 def _unknown_key(key: str) -> str:

@@ -15,12 +15,12 @@ from configs.command_line import flatten
 from configs.errors import UserError, choose
 
 CHOICES = {
-    'optimizer.name': ('adamw',),
+    'optimizer.name': ('adamw', 'adagrad'),
     'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
     'data.mode': ('shards', 'stream'),
     'data.packing': ('concatenate', 'best_fit'),
     'data.text_documents': ('paragraph', 'line', 'file'),
-    'tokenizer.kind': ('bpe', 'unigram'),
+    'tokenizer.kind': ('bpe', 'unigram', 'words'),
     'wandb.mode': ('online', 'offline', 'disabled'),
 }
 AT_LEAST_ONE = (
@@ -35,6 +35,7 @@ AT_LEAST_ONE = (
     'sample_tokens',
     'tokenizer.sample_bytes',
     'tokenizer.vocab_size',
+    'tokenizer.min_count',
     'data.shard_tokens',
     'data.shuffle_bytes',
 )
@@ -45,6 +46,8 @@ NOT_NEGATIVE = (
     'sample_every',
     'z_loss',
     'data.num_workers',
+    'tokenizer.phrase_threshold',
+    'words.subsample',
     'optimizer.warmup_steps',
     'optimizer.weight_decay',
     'optimizer.clip_norm',
@@ -68,6 +71,7 @@ POSITIVE = (
 OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
 RANGES = {  # both ends included; SentencePiece takes no lower coverage
     'optimizer.decay_fraction': (0, 1),
+    'data.cooccurrence_window': (0, 63),
     'optimizer.final_learning_rate': (0, 1),
     'tokenizer.character_coverage': (0.98, 1),
 }
@@ -110,6 +114,11 @@ def check(config: ConfigDict) -> None:
             ) from error
     check_pairs(config)
     check_mixture(config)
+    if config.data.cooccurrence_window and (config.data.mode == 'stream' or config.data.target_field):
+        raise UserError(
+            f'data.cooccurrence_window={config.data.cooccurrence_window} counts in all of a plain text: use '
+            "data.mode='shards' and leave data.target_field empty."
+        )
     _check_control_symbols(config.tokenizer.control_symbols)
     if config.batch_size % config.grad_accumulation:
         raise UserError(

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError, choose
-from data import manifest, mixture, shards, stream
+from data import cooccurrences, manifest, mixture, shards, stream
 from data.epochs import EpochLoader
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
@@ -45,8 +45,8 @@ class Loader(Protocol):
     def batches(self, position: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (rows int32 [R, T + 1], position int32 [R, P] after them).
 
-        T is sequence_length, and of pairs sequence_length + target_length; data/manifest.py says how
-        a row holds them.
+        T is sequence_length, of pairs sequence_length + target_length, and of co-occurrences
+        3 · sequence_length; data/manifest.py and data/cooccurrences.py say how a row holds them.
         Row r of a position belongs to row r of the batch, whichever process holds it.
         """
         ...
@@ -108,17 +108,27 @@ def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokeniz
             f'here {tokenizer.fingerprint[:12]}…). Prepare the text with this one: '
             '--config.tokenizer.path=RUN/tokenizer and another data.path.'
         )
-    described = prepared[split]
+    width, stride = manifest.layout(prepared)
+    described, dtype = prepared[split], prepared['dtype']
+    if config.data.cooccurrence_window:
+        if split == 'eval':
+            raise UserError('co-occurrences are counted in training text alone; set eval_every=0.')
+        described, dtype = prepared['cooccurrences'], cooccurrences.DTYPE
+        width, stride = cooccurrences.layout(prepared['sequence_length'])
     if not described['rows']:
+        reason = (
+            'no two of its words stand near each other. Add text'
+            if config.data.cooccurrence_window
+            else 'none of its documents was held out. Raise data.eval_fraction'
+        )
         raise UserError(
-            f'{directory} holds no rows of split {split!r}: none of its documents was held out. Raise '
-            'data.eval_fraction and prepare again with another data.path, or set eval_every=0.'
+            f'{directory} holds no rows of split {split!r}: {reason} and prepare again with another '
+            'data.path, or set eval_every=0.'
         )
     shards.check(directory, described['shards'])
     deciding = {'manifest': manifest.fingerprint(prepared), 'split': split, 'batch_size': config.batch_size}
-    width, stride = manifest.layout(prepared)
     return EpochLoader(
-        shards.Rows(directory, described['shards'], width=width, stride=stride, dtype=prepared['dtype']),
+        shards.Rows(directory, described['shards'], width=width, stride=stride, dtype=dtype),
         tokenizer=tokenizer,
         fingerprint=manifest.fingerprint(deciding | {'seed': config.seed}),
         batch_size=config.batch_size,

@@ -22,6 +22,9 @@ above with the sum of both for sequence_length; the one token more is to be igno
 several pairs stand one after another, each ended by eos, and the targets likewise in the same order;
 what is left of either side is pad. So pair i of a row is what stands before the i-th eos of each side.
 No text of a pair is empty: where eos is the pad token too, the first empty one is behind the last pair.
+
+With data.cooccurrence_window there are, besides, DIR/cooccurrences/…: records of which words stand near
+each other (data/cooccurrences.py), which are then what is trained on.
 """
 
 from __future__ import annotations
@@ -47,9 +50,12 @@ TOKENIZER_KEYS = (
     'tokenizer.control_symbols',
     'tokenizer.sample_bytes',
     'tokenizer.character_coverage',
+    'tokenizer.min_count',
+    'tokenizer.lowercase',
+    'tokenizer.phrase_threshold',
 )
 CONTENTS = {'config', 'tokenizer', 'sequence_length', 'dtype', 'train', 'eval'}
-SHARD_KEYS = ('sequence_length', 'data.packing', 'data.shard_tokens')
+SHARD_KEYS = ('sequence_length', 'data.packing', 'data.shard_tokens', 'data.cooccurrence_window')
 # Why pairs are left out: the second half of a count's name, and what it means.
 LEFT_OUT = {
     'empty': 'with an empty text',
@@ -58,8 +64,14 @@ LEFT_OUT = {
     'long_target': 'with a target longer than target_length',
 }
 # What was prepared before these keys were there was prepared with these values.
-BEFORE = {'tokenizer.control_symbols': [], 'data.target_field': ''}
-SHARDS_BEFORE = {'target_length': 0, 'data.packing': 'concatenate'}
+BEFORE = {
+    'tokenizer.control_symbols': [],
+    'tokenizer.min_count': 5,
+    'tokenizer.lowercase': True,
+    'tokenizer.phrase_threshold': 0.0,
+    'data.target_field': '',
+}
+SHARDS_BEFORE = {'target_length': 0, 'data.packing': 'concatenate', 'data.cooccurrence_window': 0}
 
 
 def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
@@ -170,7 +182,9 @@ def load(config: ConfigDict) -> dict:
     directory = Path(config.data.path)
     manifest = find(directory)
     # The text is what the manifest says it is; only what shapes the rows must agree.
-    wanted = select(config, ('sequence_length', 'data.target_field', *TOKENIZER_KEYS))
+    wanted = select(
+        config, ('sequence_length', 'data.target_field', 'data.cooccurrence_window', *TOKENIZER_KEYS)
+    )
     wanted['target_length'] = target_length(config)
     refuse_difference(directory, manifest['config'], wanted)
     return manifest

@@ -9,25 +9,30 @@ goes on with the parts that are missing.
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import manifest, mixture, packing, sentencepiece_tokenizer, shard_writer, sources, tokenizer_files
+from data import (
+    cooccurrences,
+    manifest,
+    mixture,
+    packing,
+    sentencepiece_tokenizer,
+    shard_writer,
+    sources,
+    tokenizer_files,
+    word_training,
+    workers,
+)
 from data.batching import in_batches
 from data.compression import is_compressed
 from data.progress import PreparationProgress
@@ -154,6 +159,9 @@ def _make_tokenizer(files: list[str], config: ConfigDict) -> Tokenizer:
     """Returns the tokenizer of tokenizer.path, or a new one trained on a sample of the text."""
     if config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
+    if config.tokenizer.kind == 'words':
+        print('Counting the words of all the text …', flush=True)
+        return word_training.train(_parts(files, config), config)
     print(f'Training a tokenizer of {config.tokenizer.vocab_size:,} pieces …', flush=True)
     return sentencepiece_tokenizer.train(
         sample(files, config),
@@ -184,62 +192,15 @@ def _tokenise(directory: Path, parts: list[Split], encoder: Tokenizer, config: C
     missing = [number for number in found if number not in results]
     if results:
         print(f'Going on: {len(results)} of {len(parts)} parts are finished.', flush=True)
-    workers = min(config.data.num_workers or os.cpu_count() or 1, len(missing))
+    processes = workers.count(config.data.num_workers, len(missing))
     earlier = sum(parts[number].size for number in results)
     with PreparationProgress(sum(part.size for part in parts), earlier) as progress:
         jobs = [(directory, number, parts[number], encoder.fingerprint, config) for number in missing]
-        for number, counts in _run(jobs, workers):
+        for job, counts in workers.run(tokenise_part, jobs, processes):
+            number = missing[job]
             results[number] = counts
             progress.add(parts[number].size, _sum([counts], 'documents'), _sum([counts], 'tokens'))
     return [results[number] for number in range(len(parts))]
-
-
-def _run(jobs: list[tuple], workers: int) -> Iterator[tuple[int, dict]]:
-    """Yields (number, counts) of each part as it is finished, in any order."""
-    if workers <= 1:
-        yield from ((job[1], tokenise_part(*job)) for job in jobs)
-        return
-    # Fresh processes: forked ones would inherit the state of threads that do not exist in them.
-    context = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
-    try:
-        with _without_interrupts():  # workers inherit this: only the parent hears Ctrl-C
-            futures = {pool.submit(tokenise_part, *job): job[1] for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            'a process of prepare.py was killed, perhaps for want of memory. Finished parts are kept: run it '
-            'again, with a smaller data.num_workers if it was memory.'
-        ) from error
-    except KeyboardInterrupt:
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _without_interrupts():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _end_with_parent() -> None:
-    """Lets this process end when its parent does, even if that was killed."""
-
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent:
-            wait([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _part_path(directory: Path, number: int, kind: str) -> Path:
@@ -322,4 +283,16 @@ def _write_shards(directory: Path, results: list[dict], encoder: Tokenizer, conf
         # Only when the parts have been joined is it known where rows of concatenated text begin.
         cuts = {} if config.data.target_field else {'cuts': totals[name].get('cuts', continued)}
         content[name] = {**totals[name], **cuts, 'rows': rows, 'shards': written}
+    if config.data.cooccurrence_window:
+        print('Counting which words stand near each other …', flush=True)
+        paths = [_part_path(directory, number, 'train') for number in range(len(results))]
+        content['cooccurrences'] = cooccurrences.write(
+            directory / 'cooccurrences',
+            shard_writer.Parts(paths, dtype),
+            window=config.data.cooccurrence_window,
+            vocab_size=encoder.vocab_size,
+            first_word=max(special.values()) + 1,
+            records_per_row=config.sequence_length,
+            shard_tokens=config.data.shard_tokens,
+        )
     return content

@@ -13,6 +13,7 @@ from configs.errors import UserError
 from data import sentencepiece_export, tokenizer_files
 from data.fast_tokenizer import FastTokenizer
 from data.sentencepiece_tokenizer import SentencePieceTokenizer
+from data.word_tokenizer import WordTokenizer
 
 
 class Tokenizer(Protocol):
@@ -88,8 +89,8 @@ def load(path: str | os.PathLike) -> Tokenizer:
     """Returns the tokenizer in a directory, or in a SentencePiece .model file.
 
     Of several in one directory the first of tokenizer.json, vocab.json with merges.txt, vocab.txt
-    (WordPiece), spiece.model (T5) and tokenizer.model is taken. Raises UserError if there is none, or it
-    cannot be read.
+    (WordPiece), spiece.model (T5), tokenizer.model and words.json is taken. Raises UserError if there is
+    none, or it cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -99,6 +100,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
                 f'no tokenizer at {path}: expected {tokenizer_files.EXPECTED}. Give the directory of one, or '
                 'let prepare.py with the same --config write it.'
             )
+        if model_files == (tokenizer_files.WORDS,):
+            files = tokenizer_files.read(path, model_files)
+            return WordTokenizer(files[tokenizer_files.WORDS], str(path / tokenizer_files.WORDS))
         if model_files != (tokenizer_files.SENTENCEPIECE,):
             return FastTokenizer(tokenizer_files.read(path, model_files), str(path))
         path /= tokenizer_files.SENTENCEPIECE

@@ -13,16 +13,20 @@ from data.files import write_whole
 
 SENTENCEPIECE = 'tokenizer.model'
 T5 = 'spiece.model'
+WORDS = 'words.json'
 MODELS = (  # the first that is there wins
     ('tokenizer.json',),
     ('vocab.json', 'merges.txt'),
     ('vocab.txt',),
     (T5,),
     (SENTENCEPIECE,),
+    (WORDS,),
 )
 SETTINGS = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'chat_template.jinja')
 OF_THE_MODEL = ('config.json', 'generation_config.json')  # they may know ids that the others leave out
-EXPECTED = 'tokenizer.json, vocab.json with merges.txt, vocab.txt, spiece.model or tokenizer.model'
+EXPECTED = (
+    'tokenizer.json, vocab.json with merges.txt, vocab.txt, spiece.model, tokenizer.model or words.json'
+)
 
 
 def find(directory: Path) -> tuple[str, ...]:

@@ -164,6 +164,7 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     """
     platform = platform or jax.default_backend()
     keys = config.model.to_dict()
+    del keys['embedding_vectors']  # where training starts, not what the model is
     preset = COMMON | FAMILIES[choose('model.family', keys['family'], FAMILIES)]
     keys.update({key: value for key, value in preset.items() if keys[key] is None})
 
@@ -182,14 +183,14 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     default('head_dim', keys['embed_dim'] // keys['num_heads'])
     default('num_kv_heads', keys['num_heads'])
     default('mlp_dim', _mlp_dim(keys['embed_dim'], gated=keys['gated_mlp']))
-    default('vocab_size', _round_up(vocab_size, VOCAB_MULTIPLE))
+    default('vocab_size', round_up(vocab_size, VOCAB_MULTIPLE))
     default('qkv_bias', keys['use_bias'])
     both = keys['structure'] == 'encoder_decoder'
     default('encoder_layers', keys['num_layers'] if both else 0)
     longest = max(config.sequence_length, (config.target_length or 0) if both else 0)
     default('max_length', longest)
     default('pooler', keys['num_classes'] > 0)
-    keys['compute_dtype'] = _compute_dtype(config.compute_dtype, platform)
+    keys['compute_dtype'] = compute_dtype(config.compute_dtype, platform)
     # XLA's CPU back end copies what a scan carries from the forward to the backward pass: a tenth of a
     # step. Rematerialisation needs the scan, lest the compiler merge what is computed twice.
     unrolled = platform == 'cpu' and keys['remat'] == 'none' and keys['num_layers'] <= MAX_UNROLLED
@@ -214,14 +215,16 @@ def check_layout(config: ModelConfig, mesh_shape: Any) -> None:
 
 def _mlp_dim(embed_dim: int, *, gated: bool) -> int:
     """Two thirds of 4 · embed_dim when gated, so that three matrices cost as much as two (Shazeer 2020)."""
-    return _round_up(-(-8 * embed_dim // 3), MLP_MULTIPLE) if gated else 4 * embed_dim
+    return round_up(-(-8 * embed_dim // 3), MLP_MULTIPLE) if gated else 4 * embed_dim
 
 
-def _round_up(value: int, multiple: int) -> int:
+def round_up(value: int, multiple: int) -> int:
+    """Returns the least multiple that is no less than `value`."""
     return -(-value // multiple) * multiple
 
 
-def _compute_dtype(name: str, platform: str) -> str:
+def compute_dtype(name: str, platform: str) -> str:
+    """Returns the dtype that `compute_dtype` means on a platform; UserError for an unknown one."""
     choose('compute_dtype', name, COMPUTE_DTYPES)
     if name == 'auto':
         return 'float32' if platform == 'cpu' else 'bfloat16'

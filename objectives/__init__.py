@@ -4,6 +4,7 @@ check(config, model_config, tokenizer)                 UserError if they do not 
 lengths(config)                                        tokens of a row that decoder and encoder read
 make_batch(rows_RT, *, tokenizer, config, seeds_R)     NumPy; seeds_R decide what is random in a row
 loss(model, params, batch, *, config, dropout_key)     (loss sum, weight, sums of metrics)
+train_flops_per_row(config, model_config, tokenizer)   where the model is no Transformer: what a row costs
 """
 
 from __future__ import annotations
@@ -11,13 +12,25 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 from configs.errors import choose
+from model import flops
 
-SHARED = ('cross_entropy', 'segments')  # what several of them use
+SHARED = ('cross_entropy', 'segments', 'word_windows')  # what several of them use
 
 
 def get(name: str) -> ModuleType:
     """Returns the objective `objectives/NAME.py`; UserError with the choices if there is none."""
     known = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED]
     return importlib.import_module(f'{__name__}.{choose("objective", name, known)}')
+
+
+def train_flops_per_row(objective: ModuleType, config: Any, model_config: Any, tokenizer: Any) -> int:
+    """Returns the floating-point operations of a row's forward and backward passes."""
+    if hasattr(objective, 'train_flops_per_row'):
+        return objective.train_flops_per_row(config, model_config, tokenizer)
+    lengths = objective.lengths(config)
+    return flops.train_flops_per_row(
+        model_config, lengths.tokens, encoder_length=lengths.encoder_tokens, predicted=lengths.predicted
+    )

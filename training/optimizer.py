@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedules, and which parameters decay."""
+"""AdamW and AdaGrad, their learning-rate schedules, and which parameters decay."""
 
 from __future__ import annotations
 
@@ -56,14 +56,19 @@ def decay_mask(params, patterns: tuple[str, ...]):
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Returns AdamW with decoupled weight decay (Loshchilov & Hutter 2019).
+    """Returns the optimizer that `optimizer.name` names.
+
+      'adamw'    Adam with decoupled weight decay (Loshchilov & Hutter 2019),
+      'adagrad'  rates divided by the root of all squared gradients (Duchi et al. 2011), without decay.
 
     Clipping is the training step's, which needs the gradient's norm in any case.
     """
     options = config.optimizer
-    make = {'adamw': optax.adamw}[options.name]
-    return make(
-        make_schedule(config),
+    schedule = make_schedule(config)
+    if options.name == 'adagrad':
+        return optax.adagrad(schedule, initial_accumulator_value=0.0, eps=options.eps)
+    return optax.adamw(
+        schedule,
         b1=options.b1,
         b2=options.b2,
         eps=options.eps,

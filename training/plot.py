@@ -1,9 +1,15 @@
-"""loss.png: the loss of training and of held-out text over the steps."""
+"""Pictures: the loss of training and of held-out text over the steps; words by their vectors."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from configs.errors import UserError
+from data.word_vectors import WordVectors
 from training.tracking import read_metrics
 
 
@@ -34,7 +40,67 @@ def draw_loss(metrics_file: Path, picture: Path) -> None:
     if axes.has_data():
         axes.legend(frameon=False)
     figure.suptitle(metrics_file.parent.name)
-    beside = picture.with_name('loss.tmp.png')
-    figure.savefig(beside)
+    _save(figure, picture)
+
+
+def draw_words(vectors: WordVectors, words: Sequence[str], picture: Path) -> None:
+    """Draws words where their unit vectors lie on the two axes along which they differ most.
+
+    These are the first principal components of the words given. Raises UserError for unknown words, fewer
+    than three, or characters that no font on this machine has.
+    """
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    ids = list(dict.fromkeys(vectors.id_of(word) for word in words))
+    if len(ids) < 3:
+        raise UserError(f'a picture needs at least three different words, not {len(ids)}.')
+    units_WD = vectors.units[ids] - vectors.units[ids].mean(axis=0)
+    axes_DW = np.linalg.svd(units_WD, full_matrices=False)[2].T
+    places_W2 = units_WD @ axes_DW[:, :2]
+    names = [vectors.words[number].removeprefix('\u2581') for number in ids]
+    with matplotlib.rc_context({'font.family': _fonts(set(''.join(names)))}):
+        figure, axes = pyplot.subplots(figsize=(8, 6), dpi=120, layout='constrained')
+        axes.scatter(*places_W2.T, s=12)
+        for name, place in zip(names, places_W2.tolist(), strict=True):
+            axes.annotate(name, place, xytext=(4, 4), textcoords='offset points')
+        axes.margins(0.12)
+        axes.set_xlabel('first principal component')
+        axes.set_ylabel('second')
+        axes.spines[['top', 'right']].set_visible(False)
+        _save(figure, picture)
+
+
+def _fonts(characters: set[str]) -> list[str]:
+    """Returns families of fonts of this machine that have all characters together, Matplotlib's own first."""
+    from matplotlib import font_manager, get_data_path
+
+    own = str(Path(get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf'))
+    others = sorted({font.fname for font in font_manager.fontManager.ttflist} - {own})
+    chosen, missing = [], set(characters)
+    for path in (own, *others):
+        if not missing:
+            break
+        font = font_manager.get_font(path)
+        has = missing & {chr(code) for code in font.get_charmap()}
+        if has or not chosen:
+            chosen.append(font.family_name)
+            missing -= has
+    if missing:
+        shown = ''.join(sorted(missing)[:10])
+        raise UserError(
+            f'no font on this machine has the characters {shown!r}; install one, such as fonts-noto-cjk on '
+            'Debian and Ubuntu, or draw other words.'
+        )
+    return chosen
+
+
+def _save(figure: Any, picture: Path) -> None:
+    from matplotlib import pyplot
+
+    beside = picture.with_name(f'{picture.stem}.tmp.png')
+    figure.savefig(beside, format='png')
     pyplot.close(figure)
     beside.replace(picture)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -22,13 +23,15 @@ from configs import experiment
 from configs.errors import UserError
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
-from model import families
+from model import families, word_embeddings
 from model.decoding import Decoding
 from model.generation import generate
 from model.transformer import Transformer
+from model.word_embeddings import WordEmbeddings
 from parallel import rules
 from parallel.mesh import make_mesh
-from training import pretrained, provenance
+from training import pretrained, provenance, vectors
+from training import state as states
 from training.checkpoint import Checkpoints, DamagedCheckpointError
 from training.console import Log
 from training.pretrained import Published
@@ -47,27 +50,39 @@ class Run:
     config: ConfigDict  # the experiment, resolved
     meta: dict[str, Any]  # step, fingerprints, versions, mesh
     tokenizer: Tokenizer
-    model: Transformer
+    model: Transformer | WordEmbeddings
     params: Any  # on `mesh`; the moving average where the run kept one
     mesh: Mesh
     decoding: Decoding = RUN_DECODING  # where the user says nothing else
 
+    @property
+    def transformer(self) -> Transformer:
+        """The model, of whatever reads or writes text; UserError for word embeddings."""
+        if isinstance(self.model, WordEmbeddings):
+            raise UserError(
+                f'{self.directory} holds word embeddings, which neither read nor write text. See '
+                'embeddings.py --help for what they are good for.'
+            )
+        return self.model
+
     def encode(self, text: str, *, chat: bool = False) -> np.ndarray:
         """Returns int32 ids of a text as this model reads it; with `chat`, of a question to answer."""
-        return encode_prompt(self.model, self.tokenizer, text, chat=chat)
+        return encode_prompt(self.transformer, self.tokenizer, text, chat=chat)
 
     def hidden(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns what the last block says of each text's tokens, float32 [L, D], L those of `encode`."""
         encoded = [self.encode(text) for text in texts]
         sizes = np.array([len(ids) for ids in encoded])
-        width = min(1 << int(sizes.max() - 1).bit_length(), self.model.config.max_length)
+        width = min(1 << int(sizes.max() - 1).bit_length(), self.transformer.config.max_length)
         if sizes.max() > width:
             raise UserError(f'a text of {sizes.max()} tokens exceeds model.max_length={width}; shorten it.')
         tokens_BL = np.full((len(texts), width), self.tokenizer.pad_id, np.int32)
         for row, ids in enumerate(encoded):
             tokens_BL[row, : len(ids)] = ids
         segments_BL = (np.arange(width) < sizes[:, None]).astype(np.int32)
-        hidden_BLD = np.asarray(_hidden(self.params, tokens_BL, segments_BL, model=self.model), np.float32)
+        hidden_BLD = np.asarray(
+            _hidden(self.params, tokens_BL, segments_BL, model=self.transformer), np.float32
+        )
         return [hidden_LD[:size] for hidden_LD, size in zip(hidden_BLD, sizes, strict=True)]
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -93,13 +108,13 @@ class Run:
           int32 ids of each prompt and its continuation, or of an encoder-decoder's answer, without what fills
           up shorter ones.
         """
-        answers = self.model.config.encoder_layers > 0
+        answers = self.transformer.config.encoder_layers > 0
         decoding = dataclasses.replace(self.decoding, **settings)
         if 'max_new_tokens' not in settings:
             left = max_length - (1 if answers else max(map(len, prompts)))
             decoding = dataclasses.replace(decoding, max_new_tokens=left)
         new = generate(
-            self.model,
+            self.transformer,
             self.params,
             prompts,
             decoding,
@@ -122,11 +137,31 @@ def _hidden(params: Any, tokens_BL: jax.Array, segments_BL: jax.Array, *, model:
     return model.apply({'params': params}, tokens_BL, segments_BL, output='hidden')
 
 
-def build_model(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Transformer:
+def build_model(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Transformer | WordEmbeddings:
     """Returns the model of `config` over the tokenizer's vocabulary; UserError if `mesh` cannot cut it."""
+    if config.model.family == word_embeddings.FAMILY:
+        tables = word_embeddings.resolve(config, vocab_size=tokenizer.vocab_size)
+        word_embeddings.check_layout(tables, mesh.shape)
+        return WordEmbeddings(tables)
     model_config = families.resolve(config, vocab_size=tokenizer.vocab_size)
     families.check_layout(model_config, mesh.shape)
     return Transformer(model_config)
+
+
+def first_state(
+    model: Transformer | WordEmbeddings,
+    optimizer: optax.GradientTransformation,
+    abstract: TrainState,
+    config: ConfigDict,
+    tokenizer: Tokenizer,
+) -> TrainState:
+    """Returns the state before the first step, in its shards; embeddings from model.embedding_vectors."""
+    state = states.create(model, optimizer, abstract, seed=config.seed)
+    if config.model.embedding_vectors:
+        params = vectors.plant(state.params, config.model.embedding_vectors, tokenizer)
+        ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
+        state = state._replace(params=params, ema_params=ema_params)
+    return state
 
 
 def prepare_directory(workdir: Path) -> Path:
@@ -279,7 +314,9 @@ def save_as_run(opened: Run, directory: Path) -> None:
     pretrained.move_into_place(beside, directory)
 
 
-def _abstract_model(config: ConfigDict, tokenizer: Tokenizer) -> tuple[Transformer, Mesh, Any]:
+def _abstract_model(
+    config: ConfigDict, tokenizer: Tokenizer
+) -> tuple[Transformer | WordEmbeddings, Mesh, Any]:
     """Returns the model, a mesh of all devices, and the parameters' shapes and shardings on it."""
     cut = config.model.embed_dim % jax.device_count() == 0
     mesh = make_mesh({'data': 1 if cut else -1, 'fsdp': -1 if cut else 1, 'tensor': 1, 'context': 1})
@@ -287,7 +324,7 @@ def _abstract_model(config: ConfigDict, tokenizer: Tokenizer) -> tuple[Transform
     return model, mesh, abstract_params(model, mesh)
 
 
-def abstract_params(model: Transformer, mesh: Mesh) -> Any:
+def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
     """Returns the shapes, dtypes and shardings of a model's parameters on a mesh."""
     boxed = boxed_params(model)
     return jax.tree.map(

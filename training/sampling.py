@@ -13,7 +13,8 @@ from data.tokenizer import Tokenizer
 from model.decoding import Decoding
 from model.generation import generate
 from model.transformer import Transformer
-from training import mask_filling
+from model.word_embeddings import WordEmbeddings
+from training import mask_filling, vectors, word_similarity
 from training.prompts import encode_prompt
 from training.streaming import TextWatch
 
@@ -62,11 +63,15 @@ def complete(
     return texts
 
 
-def sample(model: Transformer, params: Any, tokenizer: Tokenizer, config: ConfigDict, step: int) -> list[str]:
+def sample(
+    model: Transformer | WordEmbeddings, params: Any, tokenizer: Tokenizer, config: ConfigDict, step: int
+) -> list[str]:
     """Returns continuations of `config.sample_prompts`; the same for the same parameters, seed and step.
 
-    An encoder's are the prompts with their masks filled.
+    An encoder's are the prompts with their masks filled, those of word embeddings each word's neighbours.
     """
+    if isinstance(model, WordEmbeddings):
+        return _neighbours(params, tokenizer, config.sample_prompts)
     if model.config.structure == 'encoder':
         return [
             mask_filling.fill(model, params, tokenizer, text, candidates=1).text
@@ -87,3 +92,13 @@ def sample(model: Transformer, params: Any, tokenizer: Tokenizer, config: Config
         ),
         key=jax.random.fold_in(jax.random.key(config.seed), step),
     )
+
+
+def _neighbours(params: Any, tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
+    """Returns 'word: neighbour 0.71, …' for each word; one that the vocabulary lacks has none."""
+    known = vectors.of_model(params, tokenizer)
+    texts = []
+    for word in words:
+        found = word_similarity.nearest(known, word, 8) if word in known.ids else []
+        texts.append(f'{word}: ' + ', '.join(f'{neighbour} {score:.2f}' for neighbour, score in found))
+    return texts

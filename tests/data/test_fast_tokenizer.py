@@ -227,7 +227,7 @@ def test_broken_files_are_named(
 def test_directories_without_a_tokenizer_or_an_end_symbol_are_refused(
     directories: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r'expected tokenizer\.json, .* or tokenizer\.model'):
+    with pytest.raises(UserError, match=r'expected tokenizer\.json, .* or words\.json'):
         load(tmp_path)
     shutil.copy(directories['gpt2'] / 'vocab.json', tmp_path)
     with pytest.raises(UserError, match=r'no tokenizer at .*merges\.txt'):

@@ -1,0 +1,186 @@
+"""What skip-gram and CBOW share: thinned text, windows that differ from place to place, and noise words.
+
+Places of a row stand in blocks of S, each of which sees W places more on either side and shares K noise
+words, so that all scores of a block are matrix products.
+
+R, B rows · L tokens in a row · M places left after thinning · N blocks · S places in a block ·
+W window · T = S + 2 W · K noise words · V vocabulary · D width
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.errors import UserError
+from data.word_tokenizer import WordTokenizer
+from model import families
+from objectives import cross_entropy
+
+BLOCK = 32  # places; more would share noise words among too many of them (docs/log.md)
+
+
+def check(objective: str, config: Any, model_config: Any, tokenizer: Any) -> None:
+    """Raises UserError if model, tokenizer or text cannot do it."""
+    require(objective, model_config, tokenizer)
+    keys = config.words
+    for key in ('window', 'negatives', 'shared_negatives'):
+        if keys[key] < 1:
+            raise UserError(f'words.{key}={keys[key]} must be at least 1.')
+    if keys.subsample < 0:
+        raise UserError(f'words.subsample={keys.subsample} must not be negative.')
+    if config.sequence_length <= keys.window:
+        raise UserError(
+            f'words.window={keys.window} does not fit rows of sequence_length={config.sequence_length}.'
+        )
+    total = int(tokenizer.counts.sum())
+    if total <= keys.window:
+        raise UserError(
+            f'the text has {total} words, which is less than one window: words.window={keys.window} on '
+            'either side. Add text and prepare it, or narrow the window.'
+        )
+
+
+def require(objective: str, model_config: Any, tokenizer: Any) -> None:
+    """Raises UserError unless words are to be learnt, from a vocabulary that knows their counts."""
+    cross_entropy.require(objective, model_config, 'words')
+    if not isinstance(tokenizer, WordTokenizer):
+        raise UserError(
+            f"objective={objective!r} needs the counts of words; prepare text with tokenizer.kind='words'."
+        )
+
+
+@lru_cache(maxsize=4)
+def kept_share(tokenizer: WordTokenizer, subsample: float) -> np.ndarray:
+    """Returns the probability [V] with which each word is kept, float32; 0 for special tokens.
+
+    √(t / f) + t / f of the word's share f of the text, as in word2vec's program; the paper (Mikolov et al.
+    2013b, eq. 5) has the first term alone.
+    """
+    counts = np.maximum(tokenizer.counts, 1)
+    ratio = subsample * tokenizer.counts.sum() / counts
+    share = np.minimum(1.0, np.sqrt(ratio) + ratio) if subsample else np.ones(len(counts))
+    return np.where(tokenizer.counts > 0, share, 0.0).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def noise_ends(tokenizer: WordTokenizer, power: float) -> np.ndarray:
+    """Returns the cumulative distribution [V] of noise words: counts to `power`, float64."""
+    weights = tokenizer.counts.astype(np.float64) ** power * (tokenizer.counts > 0)
+    return np.cumsum(weights) / weights.sum()
+
+
+def places(tokenizer: WordTokenizer, config: Any) -> int:
+    """Returns M: room for a row after thinning, in whole blocks; a little more than is expected."""
+    length = config.sequence_length
+    share = kept_share(tokenizer, config.words.subsample)
+    expected = length * float(share @ tokenizer.counts) / tokenizer.counts.sum()
+    needed = min(length, int(1.03 * expected + np.sqrt(length)))
+    return families.round_up(needed, _block(config.words.window))
+
+
+def make_batch(
+    rows_RT: np.ndarray, *, tokenizer: Any, config: Any, seeds_R: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Thins frequent words, draws a window for each place and noise words for each block.
+
+    What has no room in a row that kept more than expected is left out.
+
+    Args:
+      rows_RT: int32 ids [R, L + 1]; the last column belongs to the next row.
+      tokenizer: a WordTokenizer.
+      config: `words` and `sequence_length` are read.
+      seeds_R: uint64.
+
+    Returns:
+      int32 words_BM, documents_BM (counted from 1; 0 where nothing is), windows_BM (1 … W), and
+      noise_BNK, ids of noise words for each block of places.
+    """
+    keys, size = config.words, places(tokenizer, config)
+    share, ends = kept_share(tokenizer, keys.subsample), noise_ends(tokenizer, keys.noise_power)
+    count, length = len(rows_RT), config.sequence_length
+    batch: dict[str, np.ndarray] = {
+        name: np.zeros((count, size), np.int32) for name in ('words_BM', 'documents_BM', 'windows_BM')
+    }
+    blocks = size // _block(keys.window)
+    batch['noise_BNK'] = np.zeros((count, blocks, keys.shared_negatives), np.int32)
+    ids_RL = rows_RT[:, :length]
+    documents_RL = np.cumsum(ids_RL == tokenizer.bos_id, axis=1, dtype=np.int32) + 1
+    for row, seed in enumerate(seeds_R):
+        rng = np.random.default_rng(seed)
+        kept = np.flatnonzero(rng.random(length, np.float32) < share[ids_RL[row]])[:size]
+        batch['words_BM'][row, : len(kept)] = ids_RL[row, kept]
+        batch['documents_BM'][row, : len(kept)] = documents_RL[row, kept]
+        batch['windows_BM'][row] = rng.integers(1, keys.window + 1, size)
+        drawn = rng.random(batch['noise_BNK'].shape[1:])
+        batch['noise_BNK'][row] = np.searchsorted(ends, drawn, side='right')
+    return batch
+
+
+def lengths(config: Any) -> cross_entropy.Lengths:
+    """Returns how many tokens of a row are read."""
+    return cross_entropy.Lengths(config.sequence_length)
+
+
+def score_flops(config: Any, tokenizer: WordTokenizer, model_config: Any, *, products: int) -> int:
+    """Returns the floating-point operations of a row, forward and backward.
+
+    `products` matrix products of every block with its window, and one with its noise.
+    """
+    block = _block(config.words.window)
+    columns = products * (block + 2 * config.words.window) + config.words.shared_negatives
+    return 6 * places(tokenizer, config) * columns * model_config.embed_dim
+
+
+def in_blocks(x_BM: jax.Array, window: int) -> jax.Array:
+    """Returns [B, N, S, …] of [B, M, …]."""
+    block = _block(window)
+    return x_BM.reshape(x_BM.shape[0], -1, block, *x_BM.shape[2:])
+
+
+def with_neighbours(x_BM: jax.Array, window: int) -> jax.Array:
+    """Returns [B, N, S + 2 W, …]: blocks of [B, M, …] and `window` places on either side, 0 at the ends."""
+    block, rest = _block(window), [(0, 0)] * (x_BM.ndim - 2)
+    x = jnp.pad(x_BM, [(0, 0), (window, block - window), *rest])
+    x = x.reshape(x.shape[0], -1, block, *x.shape[2:])  # N + 1 blocks, shifted by the window
+    return jnp.concatenate([x[:, :-1], x[:, 1:, : 2 * window]], axis=2)
+
+
+def pair_mask(batch: dict[str, jax.Array], window: int) -> jax.Array:
+    """Returns float32 [B, N, S, T]: 1 where a place has another within its window and document."""
+    documents_BNS = in_blocks(batch['documents_BM'], window)[..., None]
+    around_BNT = with_neighbours(batch['documents_BM'], window)[:, :, None]
+    radius_BNS = in_blocks(batch['windows_BM'], window)[..., None]
+    block = _block(window)
+    distance_ST = jnp.abs(jnp.arange(block + 2 * window) - window - jnp.arange(block)[:, None])
+    near = (distance_ST > 0) & (distance_ST <= radius_BNS)
+    return (near & (documents_BNS == around_BNT) & (documents_BNS > 0)).astype(jnp.float32)
+
+
+def noise_vectors(model: Any, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    """Returns the context vectors of each block's noise words, float32 [B, N, K, D]."""
+    return model.apply({'params': params}, batch['noise_BNK'], method='contexts')
+
+
+def noise_loss(scores_BNSK: jax.Array, weights_BNS: jax.Array) -> jax.Array:
+    """Returns Σ weight · mean over the block's noise words of −log σ(−score), float32.
+
+    The K words of a block stand for the draws of each of its places: the expectation is that of
+    Mikolov et al. 2013b, eq. 4, where a place draws words of its own. As there, a noise word may happen to
+    be the true one.
+    """
+    return jnp.sum(jnp.mean(jax.nn.softplus(scores_BNSK), axis=-1) * weights_BNS)
+
+
+def product(subscripts: str, x: jax.Array, y: jax.Array, model: Any) -> jax.Array:
+    """Returns an einsum of float32 arrays in the compute dtype, summed in float32."""
+    dtype = model.config.compute_dtype
+    return jnp.einsum(subscripts, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _block(window: int) -> int:
+    return max(BLOCK, 2 * window)
