@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, cleaning
 from configs.command_line import flatten
 from configs.errors import UserError, choose
 
@@ -106,6 +106,7 @@ def check(config: ConfigDict) -> None:
                 f'optimizer.weight_decay_exclude: {pattern!r} is no regular expression ({error}).'
             ) from error
     check_pairs(config)
+    cleaning.check(config)
     _check_control_symbols(config.tokenizer.control_symbols)
     if config.batch_size % config.grad_accumulation:
         raise UserError(

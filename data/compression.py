@@ -10,6 +10,8 @@ from typing import BinaryIO
 import zstandard
 
 from configs.errors import UserError
+from data import storage
+from data.damage import Damage
 
 COMPRESSIONS = ('', '.gz', '.zst')
 BLOCK = 1 << 18  # bytes held at a time
@@ -24,7 +26,7 @@ def is_compressed(path: str) -> bool:
 def read_blocks(path: str, start: int = 0) -> Iterator[bytes]:
     """Yields the (decompressed) bytes of `path` from offset `start`; a compressed file has only start 0.
 
-    Raises UserError for a file that cannot be read, is damaged, or ends too early.
+    Raises Damage for a file that is damaged or ends too early, UserError for one that cannot be read at all.
     """
     position = start
     try:
@@ -32,7 +34,7 @@ def read_blocks(path: str, start: int = 0) -> Iterator[bytes]:
             yield block
             position += len(block)
     except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise UserError(
+        raise Damage(
             f'{path} is damaged or cut short: decompression fails after {position} bytes of text ({error}). '
             'Copy or download it again, or leave it out of data.source.'
         ) from error
@@ -41,15 +43,19 @@ def read_blocks(path: str, start: int = 0) -> Iterator[bytes]:
 
 
 def _blocks(path: str, start: int) -> Iterator[bytes]:
-    if not is_compressed(path):
+    if not is_compressed(path) and not storage.is_remote(path):
         # Opened anew for each block: hundreds of readers would otherwise keep as many files open.
         while block := _read_at(path, start):
             yield block
             start += len(block)
         return
-    with open(path, 'rb') as file:
+    with storage.open_file(path) as file:
         if path.endswith('.zst'):
             yield from _zstandard_blocks(file)
+        elif not path.endswith('.gz'):
+            file.seek(start)
+            while block := file.read(BLOCK):
+                yield block
         else:
             stream = gzip.GzipFile(fileobj=file)
             while block := stream.read(BLOCK):

@@ -4,6 +4,8 @@
     DIR/tokenizer/         the tokenizer
     DIR/parts/             finished pieces of an unfinished preparation
     DIR/train/shard-00000.bin …, DIR/eval/…
+    DIR/train/documents.parquet, DIR/eval/…   where each document stands (data/index.py)
+    DIR/report.json, report.png, removed.jsonl.zst   what became of the source (data/report.py)
     DIR/manifest.json      written last: its presence says that all is finished
 
 The layout of a shard: tokens without gaps, as little-endian integers of `dtype`. A shard of n rows
@@ -24,13 +26,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs import cleaning
 from configs.errors import UserError
+from data.cleaning import block_list, contamination
 from data.files import write_whole
 
 FORMAT = 1
@@ -53,7 +57,14 @@ LEFT_OUT = {
     'long_target': 'with a target longer than target_length',
 }
 # What was prepared before these keys were there was prepared with these values.
-BEFORE = {'tokenizer.control_symbols': [], 'data.target_field': '', 'target_length': 0}
+BEFORE = {
+    'tokenizer.control_symbols': [],
+    'data.target_field': '',
+    'target_length': 0,
+    'data.cleaning': {},
+    'data.skip_damaged': False,
+}
+LISTS = ('evaluation_files', 'block_list')  # files besides the source that decide what is kept
 
 
 def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
@@ -67,9 +78,31 @@ def target_length(config: ConfigDict) -> int:
     return (config.target_length or config.sequence_length) if config.data.target_field else 0
 
 
+def reading(config: ConfigDict) -> dict[str, object]:
+    """Returns {key: value} of what decides how the source becomes documents; of cleaning, what is on."""
+    return select(config, (*READING_KEYS, 'data.skip_damaged')) | {'data.cleaning': cleaning.resolve(config)}
+
+
+def beyond_before(wanted: dict[str, object]) -> dict[str, object]:
+    """Returns `wanted` without newer keys that say what was so before: fingerprints stay what they were."""
+    return {key: value for key, value in wanted.items() if key not in BEFORE or value != BEFORE[key]}
+
+
+def lists(config: ConfigDict, describe: Callable[[list[str]], dict]) -> dict[str, dict]:
+    """Returns {key of LISTS: what `describe` says of its files}, of those that the config names."""
+    settings = cleaning.resolve(config)
+    files = {}
+    if 'evaluation_files' in settings:
+        files['evaluation_files'] = contamination.evaluation_files(str(settings['evaluation_files']))
+    if 'block_list' in settings:
+        block_list.read_phrases(str(settings['block_list']))
+        files['block_list'] = [str(settings['block_list'])]
+    return {name: describe(paths) for name, paths in files.items()}
+
+
 def determining(config: ConfigDict) -> dict[str, object]:
     """Returns {key: value} of the config keys that decide what prepare.py writes."""
-    wanted = select(config, ('data.source', *READING_KEYS, 'data.target_field', *TOKENIZER_KEYS))
+    wanted = select(config, ('data.source', 'data.target_field', *TOKENIZER_KEYS)) | reading(config)
     if config.data.mode == 'shards':
         wanted |= select(config, SHARD_KEYS) | {'target_length': target_length(config)}
     return wanted
@@ -128,6 +161,14 @@ def read(path: Path) -> dict | None:
     return content
 
 
+def require(path: Path) -> dict:
+    """Returns the JSON object in `path`; UserError if it is missing or damaged."""
+    content = read(path)
+    if content is None:
+        raise UserError(f'{path} is missing. Remove {path.parent} and run prepare.py again.')
+    return content
+
+
 def load(config: ConfigDict) -> dict:
     """Returns the manifest of config.data.path; UserError if it is missing or of another config."""
     directory = Path(config.data.path)
@@ -155,5 +196,7 @@ def adopt_source(config: ConfigDict) -> None:
     """Sets the keys that say which text prepared shards hold, so that a run records what it learnt from."""
     if config.data.mode == 'shards':
         prepared = load(config)['config']
-        for key in ('source', *(key.removeprefix('data.') for key in READING_KEYS)):
+        prepared = {**BEFORE, **prepared}
+        for key in ('source', 'skip_damaged', *(key.removeprefix('data.') for key in READING_KEYS)):
             config.data[key] = prepared[f'data.{key}']
+        cleaning.adopt(config, prepared['data.cleaning'])

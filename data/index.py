@@ -1,0 +1,76 @@
+"""Where each document stands in the shards of a split: DIR/train/documents.parquet, DIR/eval/….
+
+A row for each document, in the order of the shards: `id`; `start` and `tokens`, its place in the tokens
+of the split (data/manifest.py); for pairs `target_start` and `target_tokens` likewise, else 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FILE = 'documents.parquet'
+
+
+class Place(NamedTuple):
+    """A document's place in a sequence of tokens."""
+
+    id: str
+    start: int
+    tokens: int
+    target_start: int = 0
+    target_tokens: int = 0
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow
+
+    integers = ('start', 'tokens', 'target_start', 'target_tokens')
+    return pyarrow.schema([('id', pyarrow.string()), *((name, pyarrow.int64()) for name in integers)])
+
+
+def write(path: Path, tables: Iterable[pyarrow.Table]) -> None:
+    """Writes tables of places as the row groups of one file, in a file beside and then into place."""
+    from pyarrow import parquet
+
+    beside = path.with_name(f'{path.name}.tmp')
+    with parquet.ParquetWriter(beside, _schema(), compression='zstd') as writer:
+        for table in tables:
+            if table.num_rows:
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+    beside.replace(path)
+
+
+def table(places: list[Place]) -> pyarrow.Table:
+    """Returns the places as a table."""
+    import pyarrow
+
+    columns = zip(*places, strict=True) if places else [()] * len(Place._fields)
+    return pyarrow.table(dict(zip(Place._fields, map(list, columns), strict=True)), schema=_schema())
+
+
+def read(path: Path) -> Iterator[pyarrow.Table]:
+    """Yields the tables that were written, one at a time."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group)
+
+
+def shift(places: pyarrow.Table, by: int) -> pyarrow.Table:
+    """Returns the places, all of them `by` tokens later."""
+    import pyarrow
+
+    has_target = places['target_tokens'].to_numpy() > 0
+    moved = {
+        'start': places['start'].to_numpy() + by,
+        'target_start': places['target_start'].to_numpy() + by * has_target,
+    }
+    for name, column in moved.items():
+        places = places.set_column(places.schema.get_field_index(name), name, pyarrow.array(column))
+    return places
