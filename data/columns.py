@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from data import storage
@@ -19,22 +20,26 @@ ROWS_AT_A_TIME = 1024
 @lru_cache(maxsize=1 << 12)
 def row_groups(path: str) -> list[tuple[int, int]]:
     """Returns (rows, bytes) of each row group of a Parquet file; Damage if it cannot be read."""
-    metadata = _open_parquet(path).metadata
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    return [(group.num_rows, group.total_byte_size) for group in groups]
+    with _open_parquet(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
-def _open_parquet(path: str):
+@contextmanager
+def _open_parquet(path: str) -> Iterator[Any]:
+    """Opens a Parquet file; Damage if its footer cannot be read."""
     import pyarrow
     from pyarrow import parquet
 
-    try:
-        return parquet.ParquetFile(storage.open_file(path))
-    except (OSError, pyarrow.ArrowException) as error:
-        raise Damage(
-            f'{path} is damaged or cut short: the footer at the end of its {storage.size(path)} bytes cannot '
-            f'be read ({_short(error)}). Copy or download it again, or leave it out of data.source.'
-        ) from error
+    with storage.open_file(path) as raw:
+        try:
+            file = parquet.ParquetFile(raw)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise Damage(
+                f'{path} is damaged or cut short: the footer at the end of its {storage.size(path)} bytes '
+                f'cannot be read ({_short(error)}). Copy or download it again, or leave it out.'
+            ) from error
+        yield file
 
 
 def parquet_rows(
@@ -49,27 +54,27 @@ def parquet_rows(
 
     try:
         groups = row_groups(path)
-        file = _open_parquet(path)
-        columns = _columns(path, file.schema_arrow, wanted)
     except Damage as damage:
         report(damage)
         return
     first = sum(rows for rows, _ in groups[:start])
-    for group in range(start, len(groups) if end is None else end):
-        number = first
-        first += groups[group][0]
-        try:
-            for batch in file.iter_batches(ROWS_AT_A_TIME, row_groups=[group], columns=columns):
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-        except (OSError, pyarrow.ArrowException) as error:
-            report(
-                Damage(
-                    f'{path} is damaged: row group {group} cannot be read behind row {number} of the file '
-                    f'({_short(error)}). Copy or download it again, or leave it out of data.source.'
+    with _open_parquet(path) as file:
+        columns = _columns(path, file.schema_arrow, wanted)
+        for group in range(start, len(groups) if end is None else end):
+            number = first
+            first += groups[group][0]
+            try:
+                for batch in file.iter_batches(ROWS_AT_A_TIME, row_groups=[group], columns=columns):
+                    for row in batch.to_pylist():
+                        yield number, row
+                        number += 1
+            except (OSError, pyarrow.ArrowException) as error:
+                report(
+                    Damage(
+                        f'{path} is damaged: row group {group} cannot be read behind row {number} of '
+                        f'the file ({_short(error)}). Copy or download it again, or leave it out.'
+                    )
                 )
-            )
 
 
 def arrow_rows(path: str, wanted: list[str], report: Report) -> Iterator[tuple[int, dict]]:
@@ -89,7 +94,7 @@ def arrow_rows(path: str, wanted: list[str], report: Report) -> Iterator[tuple[i
         report(
             Damage(
                 f'{path} is damaged or cut short: nothing can be read behind row {number} '
-                f'({_short(error)}). Copy or download it again, or leave it out of data.source.'
+                f'({_short(error)}). Copy or download it again, or leave it out.'
             )
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -15,6 +14,7 @@ from data.damage import Damage
 
 COMPRESSIONS = ('', '.gz', '.zst')
 BLOCK = 1 << 18  # bytes held at a time
+PACKED_BLOCK = 1 << 17  # compressed bytes read at a time, as Zstandard's own tools do
 COMPRESSION_RATIO = 4  # a guess, to give compressed files about their share among plain ones
 
 
@@ -33,7 +33,7 @@ def read_blocks(path: str, start: int = 0) -> Iterator[bytes]:
         for block in _blocks(path, start):
             yield block
             position += len(block)
-    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, zstandard.ZstdError) as error:
         raise Damage(
             f'{path} is damaged or cut short: decompression fails after {position} bytes of text ({error}). '
             'Copy or download it again, or leave it out of data.source.'
@@ -57,9 +57,7 @@ def _blocks(path: str, start: int) -> Iterator[bytes]:
             while block := file.read(BLOCK):
                 yield block
         else:
-            stream = gzip.GzipFile(fileobj=file)
-            while block := stream.read(BLOCK):
-                yield block
+            yield from _gzip_blocks(file)
 
 
 def _read_at(path: str, start: int) -> bytes:
@@ -68,11 +66,31 @@ def _read_at(path: str, start: int) -> bytes:
         return file.read(BLOCK)
 
 
+def _gzip_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """Decompresses one member after another, up to the byte at which the last one breaks off if it does."""
+    member, members = None, 0
+    while compressed := file.read(PACKED_BLOCK):
+        while compressed:
+            if member is None:
+                compressed = compressed.lstrip(b'\0') if members else compressed  # padding, of tapes
+                if not compressed:
+                    break
+                member, members = zlib.decompressobj(wbits=31), members + 1
+            yield member.decompress(compressed, BLOCK)
+            compressed = member.unconsumed_tail or member.unused_data
+            if member.eof:
+                member = None
+    if member is not None:
+        yield member.flush()
+        if not member.eof:
+            raise EOFError('the last gzip member is incomplete')
+
+
 def _zstandard_blocks(file: BinaryIO) -> Iterator[bytes]:
     """Decompresses one frame after another, and insists that the last one is complete."""
     decompressor = zstandard.ZstdDecompressor()
     frame = None
-    while compressed := file.read(1 << 17):  # the buffer of Zstandard's own tools
+    while compressed := file.read(PACKED_BLOCK):
         while compressed:
             frame = frame or decompressor.decompressobj()
             yield frame.decompress(compressed)

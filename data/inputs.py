@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from data import storage, workers
+from data.sources import shown
 
 BLOCK = 1 << 20
 
 
-def describe(files: list[str], directory: Path, processes: int) -> list[dict[str, str | int]]:
-    """Returns [{path, bytes, sha256}] of the whole of each file; paths in `directory` are relative to it."""
-    digests = workers.in_order(sha256, [(path,) for path in files], processes if len(files) > 1 else 1)
+def describe(files: list[str], config: ConfigDict) -> list[dict[str, str | int]]:
+    """Returns [{path, bytes, sha256}] of the whole of each file."""
+    processes = config.data.num_workers if len(files) > 1 else 1
+    digests = workers.in_order(sha256, [(path,) for path in files], processes)
     return [
-        {'path': _from(directory, path), 'bytes': storage.size(path), 'sha256': digest}
+        {'path': shown(path, config), 'bytes': storage.size(path), 'sha256': digest}
         for path, digest in zip(files, digests, strict=True)
     ]
 
@@ -26,8 +29,3 @@ def sha256(path: str) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _from(directory: Path, path: str) -> str:
-    inside = not storage.is_remote(path) and Path(path).is_relative_to(directory)
-    return Path(path).relative_to(directory).as_posix() if inside else path

@@ -36,6 +36,7 @@ class BlockStream(io.RawIOBase):
         self._blocks = iter(blocks)
         self._held = b''
         self.damage: Damage | None = None
+        self.tail = b''  # the last bytes that were read
 
     def readable(self) -> bool:
         """Returns True."""
@@ -49,6 +50,7 @@ class BlockStream(io.RawIOBase):
             self.damage = damage
         count = min(len(buffer), len(self._held))
         buffer[:count] = self._held[:count]
+        self.tail = (self.tail + self._held[max(0, count - 4) : count])[-4:]
         self._held = self._held[count:]
         return count
 
@@ -56,53 +58,64 @@ class BlockStream(io.RawIOBase):
 def archived(path: str, blocks: Iterable[bytes], report: Report) -> Iterator[tuple[int, str]]:
     """Yields (offset in the uncompressed archive, main text) of the HTML pages in a WARC file.
 
-    Told to `report`: a record that ends too early, and an archive in which none begins.
+    Told to `report`: a record that ends too early, and what is no record.
     """
-    from fastwarc import ArchiveIterator, WarcRecordType
+    from warcio.archiveiterator import WARCIterator
 
     stream = BlockStream(blocks)
-    kinds = WarcRecordType.response | WarcRecordType.resource
-    records: Iterator | None = None
+    records = WARCIterator(stream, check_digests=False)
     number, offset = 0, 0
     while True:
         try:
-            records = records or iter(ArchiveIterator(io.BufferedReader(stream), parse_http=True))
             record = next(records, None)
+            if record is None:
+                break
+            number += 1
+            offset = records.offset
+            encoding = _html_encoding(record)
+            content = record.content_stream().read() if encoding is not None else b''
+            missing = _missing(record)
         except Exception as error:  # the library raises several kinds
             problem = (
                 f'{path} is no WARC file, or damaged, behind byte {offset} ({error}). Download it again.'
             )
             report(stream.damage or Damage(problem))
             return
-        if record is None:
-            break
-        number += 1
-        offset = record.stream_pos
-        length = record.content_length
-        content = record.reader.read()
-        if len(content) < length:
-            report(
-                stream.damage
-                or Damage(
-                    f'{path} is cut short: the record at byte {offset} has {len(content)} of {length} bytes. '
-                    'Download it again.'
-                )
+        if missing:
+            problem = (
+                f'{path} is cut short: the record at byte {offset} lacks {missing} bytes. Download it again.'
             )
+            report(stream.damage or Damage(problem))
             return
-        if record.record_type & kinds and (encoding := _html_encoding(record)) is not None:
+        if encoding is not None:
             yield offset, main_text(content, encoding)
     if stream.damage:
         report(stream.damage)
     elif not number:
         report(Damage(f'{path} holds no WARC record. Name it otherwise if it is none, or download it again.'))
+    elif not stream.tail.endswith((b'\n\r\n', b'\n\n')):  # blank lines end every record
+        report(
+            Damage(f'{path} is cut short in the head of the record behind byte {offset}. Download it again.')
+        )
+
+
+def _missing(record) -> int:
+    """Returns how many bytes of a record are not there, having read the others."""
+    if not (record.rec_headers.get_header('Content-Length') or '').isdigit():
+        raise ValueError('a record without Content-Length')
+    while record.raw_stream.read(1 << 16):
+        pass
+    return int(record.raw_stream.limit)
 
 
 def _html_encoding(record) -> str | None:
     """Returns the encoding that the server said, '' if it said none, and None of what is no page."""
-    headers = record.http_headers if record.is_http else record.headers
-    if record.is_http and record.http_headers.status_code != 200:
+    if record.rec_type not in ('response', 'resource'):
         return None
-    kind, _, parameters = (headers.get('Content-Type') or '').partition(';')
+    answer = record.http_headers
+    if answer and answer.get_statuscode() != '200':
+        return None
+    kind, _, parameters = ((answer or record.rec_headers).get_header('Content-Type') or '').partition(';')
     if kind.strip().lower() not in HTML_TYPES:
         return None
     name = parameters.strip().lower()

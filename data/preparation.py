@@ -112,7 +112,7 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
     parts = _parts(files, config)
     results = tokenising.tokenise(directory, parts, encoder, config)
     result = wanted | tokenising.write_shards(directory, results, encoder, config)
-    result['inputs'] = inputs.describe(files, directory, config.data.num_workers)
+    result['inputs'] = inputs.describe(files, config)
     report.write(directory, found, parts, results, result)
     for left in directory.rglob('*.tmp'):  # by runs that were killed while writing
         left.unlink()
@@ -150,6 +150,11 @@ def _clean(directory: Path, parts: list[Split], config: ConfigDict, *, bound_bef
             _remove_parts(directory)
             (directory / 'preparation.json').unlink(missing_ok=True)
         raise
+    if not any(each['documents'] for each in counts.values()):
+        raise UserError(
+            f'data.source={config.data.source!r}: nothing is left{tokenising.dropped([*counts.values()])}. '
+            'Add text, or switch off what drops it.'
+        )
     settings = cleaning.resolve(config)
     if 'duplicates' in settings and duplicates.load(directory / 'parts') is None:
         print('Looking for duplicates …', flush=True)

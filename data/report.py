@@ -98,7 +98,7 @@ def _write_removed(directory: Path, tallies: list[Tally]) -> None:
                 _, size, said = following
                 packed.write(json.dumps(said, ensure_ascii=False).encode() + b'\n')
                 tally.step('duplicates').drop(
-                    said['id'], f'as {said["detail"]}', size, Dropped(said['reason'])
+                    said['id'], f'as {said["detail"]}', size, Dropped(said['reason']), str
                 )
                 following = next(duplicated, None)
     beside.replace(directory / 'removed.jsonl.zst')

@@ -216,7 +216,12 @@ def read_split(split: Split, config: ConfigDict, count: Report | None = None) ->
             everywhere(damage)
             continue
         if texts[0] or len(texts) > 1:
-            yield Document(f'{split.path}:{offset}', *texts)
+            yield Document(f'{shown(split.path, config)}:{offset}', *texts)
+
+
+def shown(path: str, config: ConfigDict) -> str:
+    """Returns the name of a file in what is written: of an embedded corpus without the directory it is in."""
+    return os.path.basename(path) if os.path.dirname(path) == os.path.normpath(config.data.path) else path
 
 
 def _ignore(_: Damage) -> None:

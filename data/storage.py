@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 from configs.errors import UserError
 
-REMOTE_BLOCK = 8 << 20  # bytes that are asked for at a time
+CACHE = {'block_size': 8 << 20, 'cache_type': 'readahead'}  # bytes that are asked for at a time
 
 
 def is_remote(path: str) -> bool:
@@ -23,7 +24,41 @@ def open_file(path: str) -> BinaryIO:
     if not is_remote(path):
         return open(path, 'rb')
     system, inside = _system(path)
-    return _follow(path, lambda: system.open(inside, 'rb', block_size=REMOTE_BLOCK))
+    return io.BufferedReader(RemoteFile(path, _follow(path, lambda: system.open(inside, 'rb', **CACHE))))
+
+
+class RemoteFile(io.RawIOBase):
+    """A file behind a URL, whose errors are UserErrors whatever the library that follows it raises."""
+
+    def __init__(self, path: str, file: BinaryIO):
+        self._path, self._file = path, file
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer) -> int:
+        """Fills `buffer` as far as there are bytes, and returns how many."""
+        content = _follow(self._path, lambda: self._file.read(len(buffer)))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Goes to a place in the file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Returns the place in the file."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        super().close()
 
 
 @lru_cache(maxsize=1 << 16)

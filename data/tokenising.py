@@ -100,7 +100,7 @@ def write_shards(directory: Path, results: list[dict], encoder: Tokenizer, confi
         left_out = ''.join(f', left out {reason}' for reason in manifest.left_out(totals))
         raise UserError(
             f'data.source={config.data.source!r} holds no training document (held out: '
-            f'{totals["eval"]["documents"]}{left_out}{_dropped(results)}). Add text, or lower '
+            f'{totals["eval"]["documents"]}{left_out}{dropped(results)}). Add text, or lower '
             'data.eval_fraction.'
         )
     dtype = token_dtype(encoder)
@@ -124,11 +124,12 @@ def write_shards(directory: Path, results: list[dict], encoder: Tokenizer, confi
     return content
 
 
-def _dropped(results: list[dict]) -> str:
+def dropped(results: list[dict]) -> str:
+    """Returns such as ', dropped by data.cleaning length: 3' of each step that dropped documents."""
     steps = [(name, step['dropped']) for result in results for name, step in result['tally']['steps'].items()]
-    dropped = {name: sum(number for each, number in steps if each == name) for name, _ in steps}
+    numbers = {name: sum(number for each, number in steps if each == name) for name, _ in steps}
     return ''.join(
-        f', dropped by data.cleaning {name}: {number:,}' for name, number in dropped.items() if number
+        f', dropped by data.cleaning {name}: {number:,}' for name, number in numbers.items() if number
     )
 
 

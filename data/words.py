@@ -35,11 +35,12 @@ MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2⁶⁴
 
 @dataclass(frozen=True)
 class Words:
-    """starts, ends: int64 [W], characters; hashes: uint64 [W]."""
+    """starts, ends: int64 [W], characters; hashes: uint64 [W]; classes: uint8 [C], of all characters."""
 
     starts: np.ndarray
     ends: np.ndarray
     hashes: np.ndarray
+    classes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -58,8 +59,11 @@ def classify(codes_C: np.ndarray) -> np.ndarray:
 def find_words(text: str) -> Words:
     """Returns the words of `text`."""
     codes_C = code_points(text)
-    starts_W, ends_W = _bounds(classify(codes_C))
-    return Words(starts_W, ends_W, _hash(_tables()[1][np.minimum(codes_C, TABLE)], starts_W, ends_W))
+    places_C = np.minimum(codes_C, TABLE)
+    classes, values = _tables()
+    classes_C = classes[places_C]
+    starts_W, ends_W = _bounds(classes_C)
+    return Words(starts_W, ends_W, _hash(values[places_C], starts_W, ends_W), classes_C)
 
 
 def ngram_hashes(hashes_W: np.ndarray, n: int) -> np.ndarray:

@@ -81,7 +81,7 @@ def _index(names: str, n: int) -> tuple[list[str], list[Passages]]:
     for number, path in enumerate(files):
         for content in _texts(path):
             found = words.find_words(content)
-            wanted = n * (2 if is_chinese(words.classify(words.code_points(content))) else 1)
+            wanted = n * (2 if is_chinese(found.classes) else 1)
             length = min(wanted, len(found))
             if length >= max(1, wanted // 2):
                 of_text = words.ngram_hashes(found.hashes, length)

@@ -4,13 +4,13 @@ First the steps that change a text, in a circle until none of them changes it an
 makes may be for another to mend, such as a reference that stands for a control character. So a text
 that has been cleaned stays as it is when it is cleaned again. Then the filters, which see what would be kept.
 
-Of a pair, both texts are changed, and filters judge the input alone: they are made for documents, not for
-answers of a line.
+Of a pair, both texts are changed, and what judges texts sees the input alone: it is made for documents, not
+for answers of a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from data.cleaning import block_list, contamination, languages, markup, personal, quality, repair, repetition
@@ -55,53 +55,59 @@ class Pipeline:
             elif removed:
                 removed({'id': document.id, 'step': step, 'reason': cleaned.reason, 'detail': cleaned.detail})
 
+    def hide(self, text: str) -> str:
+        """Returns `text` without the personal data that is replaced, for examples."""
+        for step in self.changes:
+            text = str(step.apply(text)) if step.placeholder else text
+        return text
+
     def apply(self, document: Document, size: int, tally: Tally) -> tuple[Document | Dropped, str]:
         """Returns the document as it is to be, or why it is dropped and by which step."""
         changed: set[str] = set()
         texts = []
-        for text in (document.text, document.target) if document.target else (document.text,):
-            settled, size, step = self._settle(document.id, text, size, tally, changed)
+        answer = [step for step in self.changes if not step.judges]
+        both = [(document.text, self.changes), (document.target, answer)]
+        for text, steps in both if document.target else both[:1]:
+            settled, size, step = self._settle(steps, document.id, text, size, tally, changed)
             if isinstance(settled, Dropped):
                 break
             texts.append(settled)
         for name in changed:
             tally.steps[name].changed += 1
         if isinstance(settled, Dropped):
+            tally.steps[step].drop(document.id, text, size, settled, self.hide)
             return settled, step
-        for step in self.filters:
-            result = step.apply(texts[0])
+        for each in self.filters:
+            result = each.apply(texts[0])
             if isinstance(result, Dropped):
-                tally.steps[step.name].drop(document.id, texts[0], size, result)
-                return result, step.name
+                tally.steps[each.name].drop(document.id, texts[0], size, result, self.hide)
+                return result, each.name
         return Document(document.id, *texts) if changed else document, ''
 
     def _settle(
-        self, identifier: str, text: str, size: int, tally: Tally, changed: set[str]
+        self, steps: Sequence[Step], identifier: str, text: str, size: int, tally: Tally, changed: set[str]
     ) -> tuple[str | Dropped, int, str]:
         """Changes the text until no step does so; returns it, the document's bytes, the step that drops."""
         unchanged = 0
-        for at in range(MOST_ROUNDS * len(self.changes)):
-            step = self.changes[at % len(self.changes)]
+        for at in range(MOST_ROUNDS * len(steps)):
+            step = steps[at % len(steps)]
             result = step.apply(text)
             if isinstance(result, Dropped):
-                tally.steps[step.name].drop(identifier, text, size, result)
                 return result, size, step.name
             if result == text:
                 unchanged += 1
-                if unchanged == len(self.changes):
+                if unchanged == len(steps):
                     break
                 continue
             counted = tally.steps[step.name]
-            counted.change(step, identifier, text, result)
+            counted.change(step, identifier, text, result, self.hide)
             difference = byte_size(result) - byte_size(text)
             counted.difference += difference
             size += difference
             changed.add(step.name)
             text, unchanged = result, 0
-        if not text and self.changes:
-            nothing = Dropped('nothing is left')
-            tally.steps[self.changes[-1].name].drop(identifier, text, size, nothing)
-            return nothing, size, self.changes[-1].name
+        if not text and steps:
+            return Dropped('nothing is left'), size, steps[-1].name
         return text, size, ''
 
 
@@ -120,7 +126,7 @@ def _changes(settings: dict) -> Iterator[Step]:
     if settings.get('white_space'):
         yield Step('white_space', repair.tidy_white_space)
     if settings.get('c4'):
-        yield Step('c4', quality.c4_lines)
+        yield Step('c4', quality.c4_lines, judges=True)
     yield from (step for name, step in personal.KINDS.items() if name in settings.get('personal', ()))
 
 
@@ -133,13 +139,13 @@ def _filters(settings: dict) -> Iterator[Step]:
         yield Step('symbols', partial(quality.bound_symbols, settings['max_symbols']))
     if settings.get('block_list'):
         yield Step('block_list', partial(block_list.hold_none, settings['block_list']))
-    if settings.get('languages'):
-        wanted = tuple(settings['languages'])
-        yield Step('language', partial(languages.in_languages, wanted, settings['language_confidence']))
     if settings.get('gopher_quality'):
         ask = STOP_WORDS_KNOWN.issuperset(settings.get('languages', ('any',)))
         yield Step('gopher_quality', partial(quality.gopher_quality, ask))
     if settings.get('gopher_repetition'):
         yield Step('gopher_repetition', repetition.gopher_repetition)
+    if settings.get('languages'):
+        wanted = tuple(settings['languages'])
+        yield Step('language', partial(languages.in_languages, wanted, settings['language_confidence']))
     if settings.get('evaluation_files'):
         yield contamination.step(settings['evaluation_files'], settings['evaluation_ngram'])

@@ -34,14 +34,25 @@ def gopher_repetition(text: str) -> str | Dropped:
         if counted > most or characters > most_characters:
             return Dropped(f'Gopher: repeated {name}')
     found = words.find_words(text)
-    scale = 2 if is_chinese(words.classify(words.code_points(text))) else 1
+    scale = 2 if is_chinese(found.classes) else 1
     lengths_W = found.ends - found.starts
-    for n, most in MOST_FREQUENT.items():
-        if most_frequent_share(found.hashes, lengths_W, n * scale) > most:
-            return Dropped(f'Gopher: one {n}-gram too often')
-    for n, most in REPEATED.items():
-        if repeated_share(found.hashes, lengths_W, n * scale) > most:
-            return Dropped(f'Gopher: repeated {n}-grams')
+    lengths = [n * scale for n in (*MOST_FREQUENT, *REPEATED)]
+    limits = [*MOST_FREQUENT.values(), *REPEATED.values()]
+    for n, most, hashes_G in zip(
+        lengths, limits, words.ngrams_of_lengths(found.hashes, lengths), strict=True
+    ):
+        first_G = _first_of_each(hashes_G)
+        if len(first_G) == len(hashes_G):
+            break  # no n-gram occurs twice, so no longer one does
+        if n // scale in MOST_FREQUENT:
+            if most_frequent_share(hashes_G, lengths_W, n) > most:
+                return Dropped(f'Gopher: one {n // scale}-gram too often')
+        else:
+            share = repeated_share(first_G, lengths_W, n)
+            if share > most:
+                return Dropped(f'Gopher: repeated {n // scale}-grams')
+            if share <= limits[-1]:
+                break  # words of a longer n-gram that stood before are all of shorter ones that did
     return text
 
 
@@ -57,32 +68,33 @@ def repeated_pieces(pieces: Sequence[str]) -> tuple[float, float]:
     return number / max(1, len(pieces)), characters / max(1, sum(map(len, pieces)))
 
 
-def most_frequent_share(hashes_W: np.ndarray, lengths_W: np.ndarray, n: int) -> float:
-    """Returns the share of the words' characters in the n-gram that occurs most often, at least twice.
+def _first_of_each(hashes_G: np.ndarray) -> np.ndarray:
+    """Returns the first place of each n-gram, int64."""
+    return np.unique(hashes_G, return_index=True)[1]
+
+
+def most_frequent_share(hashes_G: np.ndarray, lengths_W: np.ndarray, n: int) -> float:
+    """Returns the share of the words' characters in the n-gram that occurs most often, if at least twice.
 
     Of several that occur as often, the longest counts.
     """
-    hashes_G = words.ngram_hashes(hashes_W, n)
-    if len(hashes_G) < 2:
-        return 0.0
     _, first, counts = np.unique(hashes_G, return_index=True, return_counts=True)
-    if counts.max() < 2:
+    most = counts.max(initial=0)
+    if most < 2:
         return 0.0
     ends_W = np.concatenate([[0], np.cumsum(lengths_W)])
-    often = first[counts == counts.max()]
-    return float(counts.max() * (ends_W[often + n] - ends_W[often]).max() / ends_W[-1])
+    often = first[counts == most]
+    return float(most * (ends_W[often + n] - ends_W[often]).max() / ends_W[-1])
 
 
-def repeated_share(hashes_W: np.ndarray, lengths_W: np.ndarray, n: int) -> float:
-    """Returns the share of the words' characters in n-grams that stood before, each character once."""
-    hashes_G = words.ngram_hashes(hashes_W, n)
-    if len(hashes_G) < 2:
-        return 0.0
-    repeated_G = np.ones(len(hashes_G), np.int64)
-    repeated_G[np.unique(hashes_G, return_index=True)[1]] = 0
-    if not repeated_G.any():
-        return 0.0
-    steps = np.zeros(len(hashes_W) + 1, np.int64)
+def repeated_share(first_G: np.ndarray, lengths_W: np.ndarray, n: int) -> float:
+    """Returns the share of the words' characters in n-grams that stood before, each character once.
+
+    first_G: the first place of each n-gram; all others stood before.
+    """
+    repeated_G = np.ones(len(lengths_W) - n + 1, np.int64)
+    repeated_G[first_G] = 0
+    steps = np.zeros(len(lengths_W) + 1, np.int64)
     steps[: len(repeated_G)] += repeated_G
     steps[n : n + len(repeated_G)] -= repeated_G
     covered_W = np.cumsum(steps[:-1]) > 0

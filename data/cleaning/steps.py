@@ -20,9 +20,11 @@ class Step:
 
     apply: returns the text as it should be (a step that changes), or the text as it is or Dropped (a
     filter). Applied again it changes nothing. placeholder: what stands in place of what was replaced,
-    '' if nothing does; the report counts them, and shows nothing of what stood there.
+    '' if nothing does; the report counts them, and shows nothing of what stood there. judges: it is made for
+    documents, and says nothing of the answers in pairs.
     """
 
     name: str
     apply: Callable[[str], str | Dropped]
     placeholder: str = ''
+    judges: bool = False

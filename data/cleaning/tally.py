@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from data.cleaning.steps import Dropped, Step
 
+Hide = Callable[[str], str]
 EXAMPLES = 3  # of a step, the first of the source
 SHOWN = 80  # characters around what changed
 
@@ -35,22 +36,26 @@ class StepTally:
         self.reasons += other.reasons
         self.examples = (self.examples + other.examples)[:EXAMPLES]
 
-    def change(self, step: Step, identifier: str, before: str, after: str) -> None:
-        """Counts one change; documents and bytes are counted by the caller, once all rounds are over."""
+    def change(self, step: Step, identifier: str, before: str, after: str, hide: Hide) -> None:
+        """Counts what was put in by one change, and may keep it as an example.
+
+        Documents and bytes are counted by the caller, once all rounds are over. hide: replaces what no
+        example may show.
+        """
         if step.placeholder:
             self.items += after.count(step.placeholder) - before.count(step.placeholder)
         if len(self.examples) < EXAMPLES and all(each['id'] != identifier for each in self.examples):
-            self.examples.append(
-                {'id': identifier, **_difference(before, after, hide=bool(step.placeholder))}
-            )
+            self.examples.append({'id': identifier, **_difference(hide(before), hide(after))})
 
-    def drop(self, identifier: str, text: str, size: int, why: Dropped) -> None:
+    def drop(self, identifier: str, text: str, size: int, why: Dropped, hide: Hide) -> None:
         """Counts a dropped document of `size` bytes."""
         self.dropped += 1
         self.dropped_bytes += size
         self.reasons[why.reason] += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append({'id': identifier, 'reason': why.reason, 'text': text[: 2 * SHOWN]})
+            self.examples.append(
+                {'id': identifier, 'reason': why.reason, 'text': _writable(hide(text)[: 2 * SHOWN])}
+            )
 
 
 @dataclass
@@ -108,12 +113,17 @@ def total(tallies: Iterable[Tally]) -> Tally:
     return result
 
 
-def _difference(before: str, after: str, *, hide: bool) -> dict[str, str]:
-    """Returns what stands around the first difference; of what was hidden only the text after."""
+def _difference(before: str, after: str) -> dict[str, str]:
+    """Returns what stands around the first difference; of what was hidden in both only the text after."""
     shorter = min(len(before), len(after))
     first = next((at for at in range(shorter) if before[at] != after[at]), shorter)
+    if before == after:
+        first = max(0, after.find('['))  # where a placeholder may be
     start = max(0, first - SHOWN // 2)
-    shown = {'after': after[start : start + SHOWN]}
-    if not hide:
-        shown = {'before': before[start : start + SHOWN], **shown}
-    return {name: text.encode('utf-8', 'backslashreplace').decode() for name, text in shown.items()}
+    shown = {'before': before, 'after': after} if before != after else {'after': after}
+    return {name: _writable(text[start : start + SHOWN]) for name, text in shown.items()}
+
+
+def _writable(text: str) -> str:
+    """Returns `text` with what UTF-8 cannot spell spelt out."""
+    return text.encode('utf-8', 'backslashreplace').decode()
