@@ -1,14 +1,18 @@
 """Where each document stands in the shards of a split: DIR/train/documents.parquet, DIR/eval/….
 
-A row for each document, in the order of the shards: `id`; `start` and `tokens`, its place in the tokens
-of the split (data/manifest.py); for pairs `target_start` and `target_tokens` likewise, else 0.
+A row for each document, in the order of the shards: `id`; `bytes` of its text; `start` and `tokens`, its
+place in the tokens of the split (data/manifest.py); for pairs `target_start` and `target_tokens` likewise,
+else 0.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     import pyarrow
@@ -20,6 +24,7 @@ class Place(NamedTuple):
     """A document's place in a sequence of tokens."""
 
     id: str
+    bytes: int
     start: int
     tokens: int
     target_start: int = 0
@@ -29,8 +34,9 @@ class Place(NamedTuple):
 def _schema() -> pyarrow.Schema:
     import pyarrow
 
-    integers = ('start', 'tokens', 'target_start', 'target_tokens')
-    return pyarrow.schema([('id', pyarrow.string()), *((name, pyarrow.int64()) for name in integers)])
+    return pyarrow.schema(
+        [('id', pyarrow.string()), *((name, pyarrow.int64()) for name in Place._fields[1:])]
+    )
 
 
 def write(path: Path, tables: Iterable[pyarrow.Table]) -> None:
@@ -64,13 +70,20 @@ def read(path: Path) -> Iterator[pyarrow.Table]:
 
 def shift(places: pyarrow.Table, by: int) -> pyarrow.Table:
     """Returns the places, all of them `by` tokens later."""
+    has_target = places['target_tokens'].to_numpy() > 0
+    starts = {'start': places['start'].to_numpy() + by}
+    return replace(places, {**starts, 'target_start': places['target_start'].to_numpy() + by * has_target})
+
+
+def replace(places: pyarrow.Table, columns: dict[str, np.ndarray]) -> pyarrow.Table:
+    """Returns the places with other values in some columns."""
     import pyarrow
 
-    has_target = places['target_tokens'].to_numpy() > 0
-    moved = {
-        'start': places['start'].to_numpy() + by,
-        'target_start': places['target_start'].to_numpy() + by * has_target,
-    }
-    for name, column in moved.items():
+    for name, column in columns.items():
         places = places.set_column(places.schema.get_field_index(name), name, pyarrow.array(column))
     return places
+
+
+def describe(directory: Path, file: str) -> dict[str, str]:
+    """Returns what the manifest says of an index: {file, sha256}."""
+    return {'file': file, 'sha256': hashlib.sha256((directory / file).read_bytes()).hexdigest()}

@@ -58,7 +58,7 @@ class TextPacker:
         tokens = np.concatenate([NOTHING, *encoded])
         ends = self.counts['tokens'] + np.cumsum([len(ids) for ids in encoded])
         for document, ids, end in zip(documents, encoded, ends.tolist(), strict=True):
-            self.places.append(Place(document.id, end - len(ids), len(ids)))
+            self.places.append(Place(document.id, document.size(), end - len(ids), len(ids)))
         self.counts['documents'] += len(documents)
         self.counts['bytes'] += sum(document.size() for document in documents)
         self.counts['tokens'] += len(tokens)
@@ -104,7 +104,9 @@ class PairPacker:
                 self._row[start + len(ids)] = self._encoder.eos_id
             starts = (self._rows_done * len(self._row) + self._starts + self._filled).tolist()
             lengths = needed.tolist()
-            self.places.append(Place(document.id, starts[0], lengths[0], starts[1], lengths[1]))
+            self.places.append(
+                Place(document.id, document.size(), starts[0], lengths[0], starts[1], lengths[1])
+            )
             self._filled += needed
             self.counts['documents'] += 1
             self.counts['bytes'] += document.size()

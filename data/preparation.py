@@ -25,6 +25,7 @@ from configs.errors import UserError
 from data import (
     cleaned,
     duplicates,
+    forgetting,
     inputs,
     manifest,
     report,
@@ -72,6 +73,14 @@ def prepare(config: ConfigDict) -> Summary:
         return _prepare(directory, config)
 
 
+def forget(config: ConfigDict, ids: list[str]) -> dict[str, int]:
+    """Removes documents from the shards in data.path; returns how many {'documents', 'tokens'} went."""
+    directory = Path(config.data.path)
+    manifest.load(config)
+    with _alone(directory):
+        return forgetting.forget(directory, ids)
+
+
 def _prepare(directory: Path, config: ConfigDict) -> Summary:
     started = time.monotonic()
     record = manifest.read(directory / 'preparation.json')
@@ -91,6 +100,7 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
         wanted['config'] = {**record['config'], **wanted['config']}
     if finished:
         _remove_parts(directory)
+        forgetting.remove_leftovers(directory, finished)
         return Summary(directory, load_tokenizer(directory / 'tokenizer'), finished, 0.0, True)
 
     saved = directory / 'tokenizer'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from functools import lru_cache
@@ -144,4 +143,4 @@ def _join_indices(directory: Path, name: str, parts: shard_writer.Parts) -> dict
     path = directory / name / index.FILE
     path.parent.mkdir(exist_ok=True)
     index.write(path, tables())
-    return {'file': f'{name}/{index.FILE}', 'sha256': hashlib.sha256(path.read_bytes()).hexdigest()}
+    return index.describe(directory, f'{name}/{index.FILE}')
