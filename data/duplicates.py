@@ -90,6 +90,9 @@ class Sketches:
         self._sketches: list[np.ndarray] = []
         self._seen: set[int] = set()
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def add(self, document: Document) -> None:
         """Adds the next document of the part; of a pair, the sketch is of both its texts."""
         text = f'{document.text}\0{document.target}' if document.target else document.text

@@ -67,7 +67,7 @@ PROVINCES = {
 }
 SEPARATOR = r'[ .-]?'
 PHONES: list[tuple[re.Pattern, str | None]] = [  # form, and the region in whose plan it must be a number
-    (re.compile(r'(?<![A-Za-z0-9_+])\+[1-9](?:[ .-]?\(?[0-9]\)?){6,14}' + AFTER), None),
+    (re.compile(r'(?<![A-Za-z0-9_+])\+[1-9](?:[ .-]?(?:\([0-9]{1,4}\)|[0-9])){6,14}' + AFTER), None),
     (
         re.compile(
             r'(?<![A-Za-z0-9_.,/-])(?<![0-9] )(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])'
