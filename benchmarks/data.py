@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from data.python_docs import documents
 
 ROUNDS = 3  # alternating with the peer; the median counts, so that a busy machine disturbs both alike
 DOCUMENTS_A_CALL = 256
+KEYS = ('data.source', 'data.path', 'tokenizer.path')
 
 
 def make_config(text: Path, directory: Path) -> ConfigDict:
@@ -62,12 +63,12 @@ def encode_only(texts: list[str], model: str, clock: Callable[[], float]) -> tup
     return clock() - started, tokens
 
 
-def prepare(config: ConfigDict) -> tuple[float, float]:
+def prepare(config: ConfigDict, keys: Sequence[str] = KEYS) -> tuple[float, float]:
     """Runs prepare.py and returns seconds, and bytes of memory of all its processes at the peak.
 
-    Memory is proportional set size: pages that processes share count once.
+    keys: of the config, what is not as in configs/base.py. Memory is proportional set
+    size: pages that processes share count once.
     """
-    keys = ('data.source', 'data.path', 'tokenizer.path')
     flags = [f'--config.{key}={value}' for key, value in manifest.select(config, keys).items()]
     started, peak = time.perf_counter(), 0
     command = [sys.executable, 'prepare.py', '--config=configs/base.py', *flags]

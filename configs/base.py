@@ -123,8 +123,9 @@ def get_config() -> ConfigDict:
     config.data.source = 'builtin:python-docs'        # or files, directories, globs; with commas between
     config.data.mode = 'shards'                       # 'shards' by prepare.py, or 'stream': text as it comes
     config.data.path = 'prepared/default'             # where prepare.py writes tokenizer and shards
-    config.data.text_field = 'text'                   # field of a JSON line that holds the document
-    config.data.target_field = ''                     # field of the answer to it: makes pairs; '': plain text
+    config.data.text_field = 'text'                   # field of a record with the document; 'a|b': whichever is
+    #                                                   there; '{title}\n\n{body}': a template of several
+    config.data.target_field = ''                     # of the answer to it, likewise: makes pairs; '': plain text
     config.data.text_documents = 'paragraph'          # of .txt: 'paragraph' (blank line between), 'line', 'file'
     config.data.packing = 'concatenate'               # or 'best_fit': whole documents in rows, the rest padding
     config.data.cooccurrence_window = 0               # words on either side that make records (i, j, x); 0: none
@@ -132,6 +133,8 @@ def get_config() -> ConfigDict:
     config.data.shard_tokens = 1 << 24                # tokens per shard file
     config.data.num_workers = 0                       # processes of prepare.py; 0: one per core
     config.data.shuffle_bytes = 1 << 20               # 'stream' shuffles within windows of this size
+
+    config.data.skip_damaged = False                  # leave out and count what is damaged, instead of stopping
 
     # --- Mixture: rows drawn from several sources, in exact shares (docs/mixtures.md) -----------------------
     config.data.mixture = ConfigDict()
@@ -141,6 +144,30 @@ def get_config() -> ConfigDict:
     config.data.mixture.curriculum = ()               # ((steps, *weights), …): other weights after so many steps
     config.data.mixture.temperature = 1.0             # weights to the power of 1 / this; above 1 small ones gain
     config.data.mixture.epochs = ()                   # times each may be read, then others get its share; 0: any
+
+    # --- Cleaning: a preset (configs/cleaning.py), which every other key overrides; docs/data.md ------------
+    config.data.cleaning = ConfigDict()
+    config.data.cleaning.preset = 'none'              # 'none', 'repair' (characters), 'pretraining', 'strict'
+    config.data.cleaning.invalid_utf8 = placeholder(bool)  # replace bytes that are not UTF-8, not refuse them
+    config.data.cleaning.controls = placeholder(bool)  # remove NUL and other control characters
+    config.data.cleaning.unicode = placeholder(str)   # normal form: 'NFC', 'NFKC' (full-width made narrow), ''
+    config.data.cleaning.markup = placeholder(bool)   # remove HTML tags, resolve references such as &amp;
+    config.data.cleaning.simplified = placeholder(bool)  # traditional Chinese to simplified
+    config.data.cleaning.white_space = placeholder(bool)  # one kind of space and newline, no more blank lines
+    config.data.cleaning.personal = placeholder(tuple)  # replace 'secrets', 'emails', 'china_ids', 'phones', …
+    config.data.cleaning.c4 = placeholder(bool)       # keep lines that are sentences (Raffel et al. 2020)
+    config.data.cleaning.min_characters = placeholder(int)  # drop shorter documents
+    config.data.cleaning.max_characters = placeholder(int)  # drop longer documents; 0: none
+    config.data.cleaning.max_symbols = placeholder(float)  # drop those with a larger share of symbols
+    config.data.cleaning.gopher_quality = placeholder(bool)  # drop what breaks Gopher's rules (Rae et al. 2021)
+    config.data.cleaning.gopher_repetition = placeholder(bool)  # drop what repeats itself (Rae et al., table A1)
+    config.data.cleaning.languages = placeholder(tuple)  # keep these (ISO 639-1); (): any
+    config.data.cleaning.language_confidence = 0.5    # least probability of the language
+    config.data.cleaning.block_list = ''              # file of phrases, one a line; drop documents with any
+    config.data.cleaning.evaluation_files = ''        # as data.source; drop documents with passages of these
+    config.data.cleaning.evaluation_ngram = 13        # words of a passage (Brown et al. 2020); Chinese: twice it
+    config.data.cleaning.duplicates = placeholder(str)  # keep one of 'exact' or 'near' duplicates; '': all
+    config.data.cleaning.similarity = 0.8             # of 'near' duplicates: Jaccard, of 5 words in a row
 
     # --- Tokenizer: trained by prepare.py unless `path` names one -------------------------------------------
     config.tokenizer = ConfigDict()

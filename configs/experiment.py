@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, cleaning
 from configs.command_line import flatten
 from configs.errors import UserError, choose
 
@@ -119,6 +119,7 @@ def check(config: ConfigDict) -> None:
             f'data.cooccurrence_window={config.data.cooccurrence_window} counts in all of a plain text: use '
             "data.mode='shards' and leave data.target_field empty."
         )
+    cleaning.check(config)
     _check_control_symbols(config.tokenizer.control_symbols)
     if config.batch_size % config.grad_accumulation:
         raise UserError(

@@ -4,6 +4,8 @@
     DIR/tokenizer/         the tokenizer
     DIR/parts/             finished pieces of an unfinished preparation
     DIR/train/shard-00000.bin …, DIR/eval/…
+    DIR/train/documents.parquet, DIR/eval/…   where each document stands (data/index.py)
+    DIR/report.json, report.png, removed.jsonl.zst   what became of the source (data/report.py)
     DIR/manifest.json      written last: its presence says that all is finished
 
 The layout of a shard: tokens without gaps, as little-endian integers of `dtype`. A shard of n rows
@@ -31,13 +33,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs import cleaning
 from configs.errors import UserError
+from data.cleaning import block_list, contamination
 from data.files import write_whole
 
 FORMAT = 1
@@ -70,8 +74,11 @@ BEFORE = {
     'tokenizer.lowercase': True,
     'tokenizer.phrase_threshold': 0.0,
     'data.target_field': '',
+    'data.cleaning': {},
+    'data.skip_damaged': False,
 }
 SHARDS_BEFORE = {'target_length': 0, 'data.packing': 'concatenate', 'data.cooccurrence_window': 0}
+LISTS = ('evaluation_files', 'block_list')  # files besides the source that decide what is kept
 
 
 def select(config: ConfigDict, keys: Iterable[str]) -> dict[str, object]:
@@ -97,9 +104,31 @@ def layout(prepared: dict) -> tuple[int, int]:
     return row_layout(prepared['sequence_length'], prepared.get('target_length', 0), packing)
 
 
+def reading(config: ConfigDict) -> dict[str, object]:
+    """Returns {key: value} of what decides how the source becomes documents; of cleaning, what is on."""
+    return select(config, (*READING_KEYS, 'data.skip_damaged')) | {'data.cleaning': cleaning.resolve(config)}
+
+
+def beyond_before(wanted: dict[str, object]) -> dict[str, object]:
+    """Returns `wanted` without newer keys that say what was so before: fingerprints stay what they were."""
+    return {key: value for key, value in wanted.items() if key not in BEFORE or value != BEFORE[key]}
+
+
+def lists(config: ConfigDict, describe: Callable[[list[str]], dict]) -> dict[str, dict]:
+    """Returns {key of LISTS: what `describe` says of its files}, of those that the config names."""
+    settings = cleaning.resolve(config)
+    files = {}
+    if 'evaluation_files' in settings:
+        files['evaluation_files'] = contamination.evaluation_files(str(settings['evaluation_files']))
+    if 'block_list' in settings:
+        block_list.read_phrases(str(settings['block_list']))
+        files['block_list'] = [str(settings['block_list'])]
+    return {name: describe(paths) for name, paths in files.items()}
+
+
 def determining(config: ConfigDict) -> dict[str, object]:
     """Returns {key: value} of the config keys that decide what prepare.py writes."""
-    wanted = select(config, ('data.source', *READING_KEYS, 'data.target_field', *TOKENIZER_KEYS))
+    wanted = select(config, ('data.source', 'data.target_field', *TOKENIZER_KEYS)) | reading(config)
     if config.data.mode == 'shards':
         wanted |= select(config, SHARD_KEYS) | {'target_length': target_length(config)}
     return wanted
@@ -159,6 +188,14 @@ def read(path: Path) -> dict | None:
     return content
 
 
+def require(path: Path) -> dict:
+    """Returns the JSON object in `path`; UserError if it is missing or damaged."""
+    content = read(path)
+    if content is None:
+        raise UserError(f'{path} is missing. Remove {path.parent} and run prepare.py again.')
+    return content
+
+
 def find(directory: Path) -> dict:
     """Returns the manifest in a prepared directory; UserError if it is missing or damaged."""
     manifest = read(directory / 'manifest.json')
@@ -203,6 +240,8 @@ def adopt_source(config: ConfigDict) -> None:
     directories = mixture.sources if mixture.names else (config.data.path,)
     prepared = [{**BEFORE, **SHARDS_BEFORE, **find(Path(each))['config']} for each in directories]
     config.data.source = ','.join(dict.fromkeys(each['data.source'] for each in prepared))
-    for key in ('data.packing', *READING_KEYS):
+    for key in ('data.packing', 'data.skip_damaged', *READING_KEYS):
         if len(values := {each[key] for each in prepared}) == 1:
             config.data[key.removeprefix('data.')] = values.pop()
+    if all(each['data.cleaning'] == prepared[0]['data.cleaning'] for each in prepared):
+        cleaning.adopt(config, prepared[0]['data.cleaning'])

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from configs.errors import choose
 from data import best_fit, manifest
-from data.sources import Document
+from data.documents import Document
+from data.index import UNPLACED, Place
 from data.tokenizer import Tokenizer
 
 NOTHING = np.zeros(0, np.int32)
@@ -28,9 +29,11 @@ class Packer(Protocol):
 
     counts: {'documents', 'bytes', 'tokens': of what was packed, without padding; 'cuts': borders of rows
     within documents, where they are known; 'left_out_…': pairs}.
+    places: of the documents packed so far, in the tokens returned so far and yet to be returned.
     """
 
     counts: dict[str, int]
+    places: list[Place]
 
     def add(self, documents: Sequence[Document]) -> np.ndarray:
         """Returns the int32 tokens [n] to write now, n ≥ 0."""
@@ -82,11 +85,15 @@ class TextPacker:
     def __init__(self, encoder: Tokenizer):
         self._encoder = encoder
         self.counts: dict[str, int] = dict.fromkeys(('documents', 'bytes', 'tokens'), 0)
+        self.places: list[Place] = []
 
     def add(self, documents: Sequence[Document]) -> np.ndarray:
         """Returns the int32 tokens of the documents."""
         encoded = self._encoder.encode_documents([document.text for document in documents])
         tokens = np.concatenate([NOTHING, *encoded])
+        ends = self.counts['tokens'] + np.cumsum([len(ids) for ids in encoded])
+        for document, ids, end in zip(documents, encoded, ends.tolist(), strict=True):
+            self.places.append(Place(document.id, document.size(), end - len(ids), len(ids)))
         self.counts['documents'] += len(documents)
         self.counts['bytes'] += sum(document.size() for document in documents)
         self.counts['tokens'] += len(tokens)
@@ -108,11 +115,14 @@ class BestFitPacker:
         self._pieces: list[np.ndarray] = []
         self._held = 0
         self.counts: dict[str, int] = dict.fromkeys(('documents', 'bytes', 'tokens', 'cuts'), 0)
+        self.places: list[Place] = []  # in no row yet: rows are made, and made again, of many parts
 
     def add(self, documents: Sequence[Document]) -> np.ndarray:
         """Returns the int32 tokens of the rows made now."""
         rows = [NOTHING]
-        for ids in self._encoder.encode_documents([document.text for document in documents]):
+        encoded = self._encoder.encode_documents([document.text for document in documents])
+        for document, ids in zip(documents, encoded, strict=True):
+            self.places.append(Place(document.id, document.size(), UNPLACED, len(ids)))
             pieces = best_fit.chunks(ids, self._width, self._encoder.bos_id)
             self._pieces += pieces
             self.counts['cuts'] += len(pieces) - 1
@@ -143,7 +153,9 @@ class PairPacker:
         self._encoder = encoder
         self._room = np.array([config.sequence_length, manifest.target_length(config)])
         self._starts = np.array([0, config.sequence_length])
+        self._rows_done = 0
         self._begin_row()
+        self.places: list[Place] = []
         fields = ('documents', 'bytes', 'tokens', *(f'left_out_{reason}' for reason in manifest.LEFT_OUT))
         self.counts: dict[str, int] = dict.fromkeys(fields, 0)
 
@@ -162,6 +174,11 @@ class PairPacker:
             for ids, start in zip(pair, self._starts + self._filled, strict=True):
                 self._row[start : start + len(ids)] = ids
                 self._row[start + len(ids)] = self._encoder.eos_id
+            starts = (self._rows_done * len(self._row) + self._starts + self._filled).tolist()
+            lengths = needed.tolist()
+            self.places.append(
+                Place(document.id, document.size(), starts[0], lengths[0], starts[1], lengths[1])
+            )
             self._filled += needed
             self.counts['documents'] += 1
             self.counts['bytes'] += document.size()
@@ -171,6 +188,7 @@ class PairPacker:
     def finish(self) -> np.ndarray:
         """Returns the int32 tokens of the row that is not full, none if there is none."""
         row = self._row if self._filled.any() else NOTHING
+        self._rows_done += len(row) > 0
         self._begin_row()
         return row
 

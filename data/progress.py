@@ -36,7 +36,7 @@ class PreparationProgress:
         if self.bar:
             self.bar.stop()
 
-    def add(self, size: int, documents: int, tokens: int) -> None:
+    def add(self, size: int, documents: int, tokens: int = 0) -> None:
         """Counts one more finished piece of `size` source bytes."""
         self.done += size
         self.documents += documents
@@ -45,7 +45,8 @@ class PreparationProgress:
         speed = (self.done - self.earlier) / (now - self.started + 1e-9)
         text = (
             f'{self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB, {self.documents:,} documents, '
-            f'{self.tokens / 1e6:,.1f} M tokens, {speed / 1e6:.1f} MB/s'
+            + (f'{self.tokens / 1e6:,.1f} M tokens, ' if self.tokens else '')
+            + f'{speed / 1e6:.1f} MB/s'
         )
         if self.bar:
             self.bar.update(self.task, completed=self.done, description=text)

@@ -15,12 +15,13 @@ from data.files import write_whole
 
 
 class Parts:
-    """The token files of finished parts, read as one sequence."""
+    """The token files of finished parts, read as one sequence; starts: where in it each part begins."""
 
     def __init__(self, paths: Sequence[Path], dtype: str):
         self._paths, self._dtype = paths, np.dtype(dtype)
         counts = [path.stat().st_size // self._dtype.itemsize for path in paths]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self.starts = self._starts[:-1]
 
     def __len__(self) -> int:
         return int(self._starts[-1])

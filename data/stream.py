@@ -11,7 +11,6 @@ position, so a lane can start at any document; what it holds in memory is one wi
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,9 +22,9 @@ from ml_collections import ConfigDict
 from configs.errors import UserError
 from data import best_fit, manifest, packing, sources
 from data.batching import in_batches
-from data.compression import COMPRESSION_RATIO, is_compressed
 from data.epochs import EpochLoader
 from data.permutation import permute
+from data.reading import read_clean
 from data.sources import SPLIT_BYTES, Split
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
@@ -40,9 +39,13 @@ def load(
     tokenizer = tokenizer or prepared_tokenizer(config)
     files = sources.find_files(config)
     keys = ('seed', 'batch_size', 'sequence_length', 'data.shuffle_bytes', 'data.packing')
-    keys += manifest.READING_KEYS
-    deciding = manifest.select(config, keys) | {'tokenizer': tokenizer.fingerprint, 'split': split}
-    fingerprint = manifest.fingerprint(deciding | {'text': sources.describe(files)})
+    deciding = (
+        manifest.select(config, keys)
+        | manifest.beyond_before(manifest.reading(config))
+        | {'tokenizer': tokenizer.fingerprint, 'split': split}
+    )
+    deciding |= {'text': sources.describe(files)} | manifest.lists(config, sources.describe)
+    fingerprint = manifest.fingerprint(deciding)
     if split == 'train':
         splits = list_splits(files, config)
         return StreamLoader(config, splits, tokenizer=tokenizer, fingerprint=fingerprint, part=part)
@@ -67,16 +70,14 @@ def prepared_tokenizer(config: ConfigDict) -> Tokenizer:
     if record is None and config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
     if record:
-        wanted = manifest.select(config, ('data.source', *manifest.READING_KEYS, *manifest.TOKENIZER_KEYS))
+        wanted = manifest.select(config, ('data.source', *manifest.TOKENIZER_KEYS)) | manifest.reading(config)
         manifest.refuse_difference(directory, record['config'], wanted)
     return load_tokenizer(directory / 'tokenizer')
 
 
 def list_splits(files: list[str], config: ConfigDict) -> list[Split]:
     """Returns the splits that lanes read: at least as many as lanes, so that none shares one."""
-    sizes = {
-        path: os.path.getsize(path) * (COMPRESSION_RATIO if is_compressed(path) else 1) for path in files
-    }
+    sizes = {path: sources.text_size(path) for path in files}
     share = -(-sum(sizes.values()) // config.batch_size)
     splits = []
     for path, size in sizes.items():
@@ -98,7 +99,7 @@ def held_out_rows(config: ConfigDict, files: list[str], tokenizer: Tokenizer) ->
     for split in sources.list_splits(files, config):
         held_out = (
             document
-            for document in sources.read_split(split, config)
+            for document in read_clean(split, config)
             if sources.is_held_out(document.text, config.data.eval_fraction)
         )
         for batch in in_batches(held_out, characters=1 << 12):
@@ -199,7 +200,7 @@ class Windows:
 
     def _unshuffled(self, split: Split) -> Iterator[list[str]]:
         fraction = self._config.data.eval_fraction
-        documents = sources.read_split(split, self._config)
+        documents = read_clean(split, self._config)
         texts = (document.text for document in documents if not sources.is_held_out(document.text, fraction))
         return in_batches(texts, characters=self._config.data.shuffle_bytes)
 

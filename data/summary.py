@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Iterator
 
-from data import manifest
+from rich.console import Console
+from rich.table import Column, Table
+
+from data import manifest, report
 from data.preparation import Summary
+
+HEADS = ('documents', 'MB', 'changed', 'dropped', 'MB after')
 
 
 def show(result: Summary) -> None:
@@ -18,6 +22,51 @@ def show(result: Summary) -> None:
     for name, value in _lines(result):
         table.add_row(name, value)
     console.print(table)
+    said = report.read(result.directory) if result.manifest else None
+    if said and (said['all']['steps'] or said['all']['damaged']):
+        for table in _steps(said):
+            console.print(table)
+
+
+def _steps(said: dict) -> Iterator[Table]:
+    """Yields tables: what each step did to all sources together; the sources, if several; damage, if any."""
+    whole = said['all']
+    table = Table('step', *(Column(name, justify='right') for name in HEADS), 'most often', box=None)
+    for step in whole['steps']:
+        reasons = list(step['reasons'].items())[:2]
+        why = ', '.join(f'{reason} {number:,}' for reason, number in reasons)
+        replaced = f'{step["items_replaced"]:,} replaced' if 'items_replaced' in step else ''
+        table.add_row(step['step'], *_numbers(step), why or replaced)
+    total = {name: whole[name] for name in ('documents_in', 'bytes_in', 'documents_out', 'bytes_out')}
+    changed = {'documents_dropped': total['documents_in'] - total['documents_out'], 'documents_changed': None}
+    table.add_row('all', *_numbers(total | changed), style='bold')
+    yield table
+    if len(said['sources']) > 1:
+        table = Table(
+            'source',
+            *(Column(name, justify='right') for name in ('documents', 'MB', 'kept', 'MB kept')),
+            box=None,
+        )
+        for name, source in said['sources'].items():
+            kept = (f'{source["documents_out"]:,}', f'{source["bytes_out"] / 1e6:,.2f}')
+            table.add_row(name, f'{source["documents_in"]:,}', f'{source["bytes_in"] / 1e6:,.2f}', *kept)
+        yield table
+    if whole['damaged']:
+        table = Table(f'{whole["damaged"]:,} damaged pieces were left out, such as', box=None)
+        for damage in whole['damages']:
+            table.add_row(damage)
+        yield table
+
+
+def _numbers(step: dict) -> list[str]:
+    changed = step['documents_changed']
+    return [
+        f'{step["documents_in"]:,}',
+        f'{step["bytes_in"] / 1e6:,.2f}',
+        '' if changed is None else f'{changed:,}',
+        f'{step["documents_dropped"]:,}',
+        f'{step["bytes_out"] / 1e6:,.2f}',
+    ]
 
 
 def _lines(result: Summary) -> list[tuple[str, str]]:

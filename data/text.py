@@ -13,7 +13,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from configs.errors import UserError, did_you_mean
+from configs.errors import UserError
+from data import records
+from data.damage import Damage
 
 BLANK_LINES = re.compile(rb'(?:[ \t\r\f\v]*\n)*')
 SPACE = b' \t\r\f\v'
@@ -77,50 +79,53 @@ def _document(offset: int, pieces: list[bytes]) -> Iterator[tuple[int, bytes]]:
         yield offset + skipped, content[skipped:].rstrip()
 
 
-def decode(path: str, offset: int, content: bytes) -> str:
-    """Returns the text of a document at `offset` of `path`; UserError names the byte that is not UTF-8."""
+def decode(path: str, offset: int, content: bytes, errors: str = 'strict') -> str:
+    """Returns the text of a document at `offset` of `path`; Damage names the byte that is not UTF-8.
+
+    errors: as of bytes.decode; 'surrogateescape' keeps such bytes as surrogates, for cleaning to replace.
+    """
     try:
-        text = content.decode()
+        text = content.decode(errors=errors)
     except UnicodeDecodeError as error:
-        raise UserError(
+        raise Damage(
             f'{path}: byte {offset + error.start} is 0x{content[error.start]:02x}, which is not UTF-8 there '
-            f'({error.reason}). Lathe reads UTF-8 text: convert the file (iconv -f ENCODING -t UTF-8) or '
-            'leave it out of data.source.'
+            f'({error.reason}). Lathe reads UTF-8 text: convert the file (iconv -f ENCODING -t UTF-8), leave '
+            'it out of data.source, or replace such bytes with --config.data.cleaning.invalid_utf8=True.'
         ) from error
     return text.removeprefix('\ufeff') if offset == 0 else text
 
 
-def decode_json(path: str, offset: int, content: bytes, fields: Mapping[str, str]) -> list[str]:
+def decode_json(
+    path: str, offset: int, content: bytes, fields: Mapping[str, str], errors: str = 'strict'
+) -> list[str]:
     """Returns the texts in `fields` of the JSON object on a line at `offset` of `path`.
 
-    fields: {config key: the name it gives}. Raises UserError if one of them is not there or no text.
+    fields: {config key: the field or template it names}. Raises Damage if one is not there or no text.
     """
-    line = decode(path, offset, content)
+    line = decode(path, offset, content, errors)
     where = f'{path}: the line at byte {offset}'
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise UserError(
-            f'{where} is not JSON ({error}): {_shown(line)}. A .jsonl file holds one JSON object a line.'
-        ) from error
+    value = parse_json(where, line)
     if not isinstance(value, dict):
         expected = json.dumps(dict.fromkeys(fields.values(), '…'), ensure_ascii=False)
-        raise UserError(f'{where} is not a JSON object but {_shown(line)}. Expected {expected}.')
-    texts = [_field(where, value, key, field) for key, field in fields.items()]
-    if '\\u' in line and any('\ud800' <= character <= '\udfff' for text in texts for character in text):
-        raise UserError(f'{where} holds half of a surrogate pair, which is no character: {_shown(line)}.')
+        raise Damage(f'{where} is not a JSON object but {_shown(line)}. Expected {expected}.')
+    texts = records.texts(where, value, fields)
+    if (
+        errors == 'strict'
+        and '\\u' in line
+        and any('\ud800' <= character <= '\udfff' for text in texts for character in text)
+    ):
+        raise Damage(f'{where} holds half of a surrogate pair, which is no character: {_shown(line)}.')
     return texts
 
 
-def _field(where: str, value: dict, key: str, field: str) -> str:
-    if not isinstance(value.get(field), str):
-        known = ', '.join(repr(key) for key in value)
-        problem = f'no field {field!r}' if field not in value else f'no string in field {field!r}'
-        raise UserError(
-            f'{where} has {problem}; its fields: {known or "none"}.{did_you_mean(field, value)} '
-            f'Name the field with --config.{key}=NAME.'
-        )
-    return value[field]
+def parse_json(where: str, line: str) -> object:
+    """Returns what a line of JSON holds; Damage if it is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Damage(
+            f'{where} is not JSON ({error}): {_shown(line)}. A .jsonl file holds one JSON object a line.'
+        ) from error
 
 
 def _shown(line: str) -> str:

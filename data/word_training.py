@@ -8,35 +8,38 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import words, workers
-from data.sources import Split, is_held_out, read_split
+from data import cleaned, words, workers
+from data.sources import Split, is_held_out
 from data.word_tokenizer import WordTokenizer, join_phrases, serialise
 
 MOST_COUNTED = 16_000_000  # different words, or pairs of words, kept in memory while counting: about 2 GB
 
 
-def train(parts: list[Split], config: ConfigDict) -> WordTokenizer:
+def train(directory: Path, parts: list[Split], config: ConfigDict) -> WordTokenizer:
     """Returns the words that occur in training documents at least tokenizer.min_count times.
+
+    directory: where the parts lie that were cleaned, if they were.
 
     At most tokenizer.vocab_size of them, the special symbols included: the most frequent, equals in the
     order of their characters. With tokenizer.phrase_threshold, neighbours that come together far more often
     than by chance are one word (Mikolov et al. 2013b, section 4). Raises UserError if fewer than 2 are left.
     """
-    counts = count(_words, parts, config)
+    counts = count(_words, directory, parts, config)
     phrases = []
     if config.tokenizer.phrase_threshold:
-        pairs = count(_pairs, parts, config)
+        pairs = count(_pairs, directory, parts, config)
         phrases = find_phrases(
             counts,
             pairs,
             min_count=config.tokenizer.min_count,
             threshold=config.tokenizer.phrase_threshold,
         )
-        counts = count(_words, parts, config, frozenset(phrases))
+        counts = count(_words, directory, parts, config, frozenset(phrases))
     room = config.tokenizer.vocab_size - 3
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = [item for item in ordered if item[1] >= config.tokenizer.min_count][:room]
@@ -72,17 +75,21 @@ def find_phrases(
 
 
 def count(
-    function, parts: list[Split], config: ConfigDict, phrases: frozenset[tuple[str, str]] = frozenset()
+    function,
+    directory: Path,
+    parts: list[Split],
+    config: ConfigDict,
+    phrases: frozenset[tuple[str, str]] = frozenset(),
 ) -> Counter[str]:
     """Returns how often function(words of a document) yields each string, over all training documents.
 
     When there are more than MOST_COUNTED, the rarest are forgotten, as in word2vec's own program.
     """
-    jobs = [(function, part, config, phrases) for part in parts]
+    jobs = {number: (function, directory, number, part, config, phrases) for number, part in enumerate(parts)}
     totals: Counter[str] = Counter()
     waiting: dict[int, Counter[str]] = {}
     merged, rarest = 0, 1
-    for number, counted in workers.run(count_part, jobs, workers.count(config.data.num_workers, len(jobs))):
+    for number, counted in workers.run(count_part, jobs, config.data.num_workers):
         waiting[number] = counted
         while merged in waiting:
             totals.update(waiting.pop(merged))
@@ -93,10 +100,12 @@ def count(
     return totals
 
 
-def count_part(function, part: Split, config: ConfigDict, phrases: frozenset) -> Counter[str]:
+def count_part(
+    function, directory: Path, number: int, part: Split, config: ConfigDict, phrases: frozenset
+) -> Counter[str]:
     """Returns the counts of one part of the source."""
     counts: Counter[str] = Counter()
-    for document in read_split(part, config):
+    for document in cleaned.documents(directory, number, part, config):
         if not is_held_out(document.text, config.data.eval_fraction):
             found = words.split(document.text, lowercase=config.tokenizer.lowercase)
             counts.update(function(join_phrases(found, set(phrases)) if phrases else found))

@@ -1,4 +1,4 @@
-"""Work shared out to processes: one function, many jobs, results as they come."""
+"""Jobs of a preparation, done by several processes, or by this one."""
 
 from __future__ import annotations
 
@@ -16,29 +16,20 @@ from typing import Any
 from configs.errors import UserError
 
 
-def count(wanted: int, jobs: int) -> int:
-    """Returns how many processes share `jobs`: `wanted` (0: one per core), never more than jobs."""
-    return min(wanted or os.cpu_count() or 1, jobs)
-
-
-def run(function: Callable[..., Any], jobs: Sequence[tuple], workers: int) -> Iterator[tuple[int, Any]]:
-    """Yields (number of the job, function(*job)) of each job as it is finished, in any order.
-
-    Function, jobs and results must be picklable. One worker is this very process. A worker ends with its
-    parent, even if that was killed. Raises UserError when a worker was killed.
-    """
+def run(job: Callable[..., Any], arguments: dict[int, tuple], workers: int) -> Iterator[tuple[int, Any]]:
+    """Yields (number, job(*arguments[number])) of each job as it is finished, in any order."""
+    workers = min(workers or os.cpu_count() or 1, len(arguments))
     if workers <= 1:
-        yield from ((number, function(*job)) for number, job in enumerate(jobs))
+        yield from ((number, job(*each)) for number, each in arguments.items())
         return
     # Fresh processes: forked ones would inherit the state of threads that do not exist in them.
     context = multiprocessing.get_context('spawn')
     pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
     try:
         with _without_interrupts():  # workers inherit this: only the parent hears Ctrl-C
-            futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
-        for future in as_completed(list(futures)):
-            # Neither this dict nor the future may keep the result, which can be large.
-            yield futures.pop(future), future.result()
+            futures = {pool.submit(job, *each): number for number, each in arguments.items()}
+        for future in as_completed(futures):
+            yield futures.pop(future), future.result()  # popped, so that results do not pile up
     except BrokenProcessPool as error:
         raise UserError(
             'a process of prepare.py was killed, perhaps for want of memory. Finished parts are kept: run it '
@@ -53,7 +44,7 @@ def run(function: Callable[..., Any], jobs: Sequence[tuple], workers: int) -> It
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
+def _without_interrupts():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -63,6 +54,7 @@ def _without_interrupts() -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """Lets this process end when its parent does, even if that was killed."""
+
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -71,3 +63,9 @@ def _end_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def in_order(job: Callable[..., Any], arguments: Sequence[tuple], workers: int) -> list[Any]:
+    """Returns the results of all jobs, in the order of their arguments."""
+    results = dict(run(job, dict(enumerate(arguments)), workers))
+    return [results[number] for number in range(len(arguments))]

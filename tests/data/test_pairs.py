@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import experiment
 from configs.errors import UserError
-from data import loader, preparation, sources, summary
+from data import loader, sources, summary, tokenising
 from data.preparation import prepare
 from data.tokenizer import load as load_tokenizer
 from tests.data import tiny_tokenizers
@@ -170,12 +170,12 @@ def test_processes_and_interruptions_leave_no_trace(
             raise KeyboardInterrupt
         return tokenise_part(*job)
 
-    tokenise_part = preparation.tokenise_part
+    tokenise_part = tokenising.tokenise_part
     config.data.path, config.data.num_workers = str(tmp_path / 'stopped'), 1
-    monkeypatch.setattr('data.preparation.tokenise_part', interrupted)
+    monkeypatch.setattr('data.tokenising.tokenise_part', interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(config)
-    monkeypatch.setattr('data.preparation.tokenise_part', tokenise_part)
+    monkeypatch.setattr('data.tokenising.tokenise_part', tokenise_part)
     assert len(list((tmp_path / 'stopped' / 'parts').glob('*.json'))) == 3
     prepare(config)
     assert contents(tmp_path / 'stopped') == contents(tmp_path / 'prepared')

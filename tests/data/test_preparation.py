@@ -124,12 +124,12 @@ def test_a_stopped_preparation_goes_on_to_the_same_bytes(config: ConfigDict, tmp
 
 def test_finished_parts_are_not_done_again(config: ConfigDict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('data.preparation.SPLIT_BYTES', 5000)
-    monkeypatch.setattr('data.preparation._write_shards', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr('data.tokenising.write_shards', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(config)
     monkeypatch.undo()
     monkeypatch.setattr('data.preparation.SPLIT_BYTES', 5000)
-    monkeypatch.setattr('data.preparation.tokenise_part', None)
+    monkeypatch.setattr('data.tokenising.tokenise_part', None)
     assert prepare(config).manifest
 
 
@@ -224,7 +224,7 @@ def test_a_given_model_is_used_and_wide_vocabularies_take_four_bytes(
     narrow = all_rows(config, 'train')
     config.tokenizer.path = f'{config.data.path}/tokenizer/tokenizer.model'
     config.data.path = str(tmp_path / 'wide')
-    monkeypatch.setattr('data.preparation.token_dtype', lambda _: '<u4')
+    monkeypatch.setattr('data.tokenising.token_dtype', lambda _: '<u4')
     prepare(config)
     assert np.array_equal(all_rows(config, 'train'), narrow)
 
