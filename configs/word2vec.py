@@ -27,8 +27,12 @@ def get_config(size: str = 'skip_gram') -> ConfigDict:
     for_words(config)
     config.objective = 'cbow' if size == 'cbow' else 'skip_gram'
     config.sequence_length = 4096
-    config.batch_size = 16
-    config.num_steps = 830
+    config.batch_size = 4
+    config.num_steps = 3300
+    config.optimizer.name = 'sgd'
+    config.optimizer.learning_rate = 1.6  # with least_pairs=16, 0.1 for a pair of a rare word
+    config.optimizer.schedule = 'linear'
+    config.optimizer.final_learning_rate = 0.0
     config.data.path = 'prepared/word2vec'
     if size == 'smoke':
         shrink(config)
@@ -42,11 +46,7 @@ def for_words(config: ConfigDict) -> None:
     config.model.embed_dim = 100
     config.tokenizer.kind = 'words'
     config.tokenizer.vocab_size = 400_000
-    config.optimizer.name = 'adagrad'
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.schedule = 'constant'
     config.optimizer.warmup_steps = 0
-    config.optimizer.eps = 1e-20  # gradients are means over hundreds of thousands of pairs
     config.optimizer.clip_norm = 0.0
     config.eval_every = 250
     config.eval_batches = 4
