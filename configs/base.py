@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
     config.words.shared_negatives = 32                # noise words drawn for each block of 32 places, and shared there
     config.words.noise_power = 0.75                   # noise is drawn by counts to this power
     config.words.subsample = 1e-3                     # share of the text above which words are thinned; 0: none
+    config.words.least_pairs = 16.0                   # a word's gradient is the sum of a batch over at least these
     config.words.x_max = 100.0                        # GloVe: pairs more frequent than this weigh alike
     config.words.alpha = 0.75                         # GloVe: rarer ones weigh (x / x_max) to this power
 
@@ -105,7 +106,7 @@ def get_config() -> ConfigDict:
 
     # --- Optimizer ------------------------------------------------------------------------------------------
     config.optimizer = ConfigDict()
-    config.optimizer.name = 'adamw'                   # Adam with decoupled weight decay; 'adagrad'
+    config.optimizer.name = 'adamw'                   # Adam with decoupled weight decay; 'adagrad', 'sgd'
     config.optimizer.learning_rate = 1e-3             # at the peak
     config.optimizer.schedule = 'cosine'              # 'cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'
     config.optimizer.warmup_steps = 100               # steps in which the learning rate rises from 0

@@ -15,7 +15,7 @@ from configs.command_line import flatten
 from configs.errors import UserError, choose
 
 CHOICES = {
-    'optimizer.name': ('adamw', 'adagrad'),
+    'optimizer.name': ('adamw', 'adagrad', 'sgd'),
     'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
     'data.mode': ('shards', 'stream'),
     'data.packing': ('concatenate', 'best_fit'),

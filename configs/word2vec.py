@@ -7,7 +7,7 @@
 Skip-gram; `:cbow` is CBOW. Width, window, negatives, subsampling and min_count are gensim's defaults.
 `--config.tokenizer.phrase_threshold=100` joins words that belong together: new_york. Chinese is cut into
 words by jieba's dictionary.
-num_steps is three readings of 18 million words; docs/word-embeddings.md says how to choose it.
+num_steps is three readings of 18 million words: words × readings / (batch_size × sequence_length).
 
 `:smoke` is skip-gram shrunk to seconds.
 """
@@ -26,9 +26,15 @@ def get_config(size: str = 'skip_gram') -> ConfigDict:
     config = base.get_config()
     for_words(config)
     config.objective = 'cbow' if size == 'cbow' else 'skip_gram'
+    if size == 'cbow':
+        config.words.least_pairs = 8.0  # a place is one pair here, and about five of skip-gram
     config.sequence_length = 4096
-    config.batch_size = 16
-    config.num_steps = 830
+    config.batch_size = 4
+    config.num_steps = 3300
+    config.optimizer.name = 'sgd'
+    config.optimizer.learning_rate = 1.6  # over least_pairs: 0.1 for a pair of a rare word, 0.2 of CBOW's
+    config.optimizer.schedule = 'linear'
+    config.optimizer.final_learning_rate = 0.0
     config.data.path = 'prepared/word2vec'
     if size == 'smoke':
         shrink(config)
@@ -42,11 +48,7 @@ def for_words(config: ConfigDict) -> None:
     config.model.embed_dim = 100
     config.tokenizer.kind = 'words'
     config.tokenizer.vocab_size = 400_000
-    config.optimizer.name = 'adagrad'
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.schedule = 'constant'
     config.optimizer.warmup_steps = 0
-    config.optimizer.eps = 1e-20  # gradients are means over hundreds of thousands of pairs
     config.optimizer.clip_norm = 0.0
     config.eval_every = 250
     config.eval_batches = 4

@@ -32,7 +32,7 @@ def loss(
     """Returns the loss, summed over words that have neighbours, their number, and no metrics.
 
     −log σ(u_i · h) of each word i and the mean h of its neighbours' vectors, and negatives · −log σ(−u_k · h)
-    of noise words k.
+    of noise words k. Gradients are those of word_windows.at_word_rates.
 
     Args:
       model: WordEmbeddings.
@@ -42,17 +42,18 @@ def loss(
       dropout_key: nothing is dropped.
     """
     window = config.words.window
-    neighbours_BMD = model.apply({'params': params}, batch['words_BM'])
-    words_BMD = model.apply({'params': params}, batch['words_BM'], method='contexts')
     mask_BNST = word_windows.pair_mask(batch, window)
     number_BNS = jnp.sum(mask_BNST, axis=-1)
+    has_BNS = (number_BNS > 0).astype(jnp.float32)
+    params = word_windows.at_word_rates(params, batch, has_BNS, config)
+    neighbours_BMD = model.apply({'params': params}, batch['words_BM'])
+    words_BMD = model.apply({'params': params}, batch['words_BM'], method='contexts')
     means_BNSD = word_windows.product(
         'bnst,bntd->bnsd',
         mask_BNST / jnp.maximum(number_BNS, 1.0)[..., None],
         word_windows.with_neighbours(neighbours_BMD, window),
         model,
     )
-    has_BNS = (number_BNS > 0).astype(jnp.float32)
     scores_BNS = jnp.sum(means_BNSD * word_windows.in_blocks(words_BMD, window), axis=-1)
     noise_BNKD = word_windows.noise_vectors(model, params, batch)
     noise_BNSK = word_windows.product('bnsd,bnkd->bnsk', means_BNSD, noise_BNKD, model)

@@ -32,7 +32,7 @@ def loss(
     """Returns the loss, summed over pairs of a word and a neighbour, their number, and no metrics.
 
     −log σ(u_j · v_i) of each pair, and negatives · −log σ(−u_k · v_i) of noise words k (Mikolov et al. 2013b,
-    eq. 4).
+    eq. 4). Gradients are those of word_windows.at_word_rates.
 
     Args:
       model: WordEmbeddings.
@@ -42,9 +42,11 @@ def loss(
       dropout_key: nothing is dropped.
     """
     window = config.words.window
+    mask_BNST = word_windows.pair_mask(batch, window)
+    pairs_BNS = jnp.sum(mask_BNST, axis=-1)
+    params = word_windows.at_word_rates(params, batch, pairs_BNS, config)
     centers_BMD = model.apply({'params': params}, batch['words_BM'])
     contexts_BMD = model.apply({'params': params}, batch['words_BM'], method='contexts')
-    mask_BNST = word_windows.pair_mask(batch, window)
     around_BNTD = word_windows.with_neighbours(contexts_BMD, window)
     noise_BNKD = word_windows.noise_vectors(model, params, batch)
     scores = word_windows.product(  # neighbours and noise at once
@@ -54,7 +56,6 @@ def loss(
         model,
     )
     scores_BNST, noise_BNSK = jnp.split(scores, [around_BNTD.shape[2]], axis=-1)
-    pairs_BNS = jnp.sum(mask_BNST, axis=-1)
     total = jnp.sum(jax.nn.softplus(-scores_BNST) * mask_BNST)
     total += config.words.negatives * word_windows.noise_loss(noise_BNSK, pairs_BNS)
     return total, jnp.sum(pairs_BNS), {}

@@ -22,6 +22,7 @@ from model import families
 from objectives import cross_entropy
 
 BLOCK = 32  # places; more would share noise words among too many of them (docs/log.md)
+NOISE_SHARE = 0.3  # of the pairs of a word with noise, in what its gradient is divided by
 
 
 def check(objective: str, config: Any, model_config: Any, tokenizer: Any) -> None:
@@ -36,6 +37,13 @@ def check(objective: str, config: Any, model_config: Any, tokenizer: Any) -> Non
     if config.sequence_length <= keys.window:
         raise UserError(
             f'words.window={keys.window} does not fit rows of sequence_length={config.sequence_length}.'
+        )
+    if keys.least_pairs <= 0:
+        raise UserError(f'words.least_pairs={keys.least_pairs} must be above 0.')
+    if config.grad_accumulation > 1:
+        raise UserError(
+            f'objective={objective!r} divides by the pairs of each word in the batch, and so takes it whole; '
+            f'use grad_accumulation=1, not {config.grad_accumulation}, and a smaller batch_size.'
         )
     total = int(tokenizer.counts.sum())
     if total <= keys.window:
@@ -174,6 +182,46 @@ def noise_loss(scores_BNSK: jax.Array, weights_BNS: jax.Array) -> jax.Array:
     be the true one.
     """
     return jnp.sum(jnp.mean(jax.nn.softplus(scores_BNSK), axis=-1) * weights_BNS)
+
+
+def at_word_rates(
+    params: Any, batch: dict[str, jax.Array], pairs_BNS: jax.Array, config: Any
+) -> dict[str, jax.Array]:
+    """Returns the parameters, with gradients that make each word move by the mean over its own pairs.
+
+    The step divides a gradient by the number of all pairs; here it is multiplied by that, and divided by how
+    many pairs the word itself has in the batch, or by words.least_pairs if it has fewer. So a rare word moves
+    as far for a pair as in word2vec's own program, which learns pair by pair; and a frequent one, of which a
+    batch sums thousands, cannot overshoot.
+
+    Args:
+      pairs_BNS: pairs of each place; a noise word has negatives / shared_negatives of those of its block, and
+        counts NOISE_SHARE of them, since most are told apart already and have hardly a gradient.
+    """
+    keys = config.words
+    pairs_BNS = jax.lax.stop_gradient(pairs_BNS)
+    noise_BN = jnp.sum(pairs_BNS, axis=-1) * (NOISE_SHARE * keys.negatives / keys.shared_negatives)
+    noise_BNK = jnp.broadcast_to(noise_BN[..., None], batch['noise_BNK'].shape)
+    zeros_V = jnp.zeros(params['center_embedding'].shape[0])
+    centers_V = zeros_V.at[batch['words_BM'].ravel()].add(pairs_BNS.ravel())
+    contexts_V = centers_V.at[batch['noise_BNK'].ravel()].add(noise_BNK.ravel())
+    total = jnp.sum(pairs_BNS)
+    return {
+        name: _with_rates(params[name], total / jnp.maximum(counts_V, keys.least_pairs))
+        for name, counts_V in (('center_embedding', centers_V), ('context_embedding', contexts_V))
+    }
+
+
+@jax.custom_vjp
+def _with_rates(table_VD: jax.Array, rates_V: jax.Array) -> jax.Array:
+    """Returns the table, whose gradient is multiplied by a rate for each row."""
+    return table_VD
+
+
+_with_rates.defvjp(
+    lambda table_VD, rates_V: (table_VD, rates_V),
+    lambda rates_V, gradient_VD: (gradient_VD * rates_V[:, None], None),
+)
 
 
 def product(subscripts: str, x: jax.Array, y: jax.Array, model: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""AdamW and AdaGrad, their learning-rate schedules, and which parameters decay."""
+"""AdamW, AdaGrad and plain descent, their learning-rate schedules, and which parameters decay."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Returns the optimizer that `optimizer.name` names.
 
       'adamw'    Adam with decoupled weight decay (Loshchilov & Hutter 2019),
-      'adagrad'  rates divided by the root of all squared gradients (Duchi et al. 2011), without decay.
+      'adagrad'  rates divided by the root of all squared gradients (Duchi et al. 2011), without decay,
+      'sgd'      the gradient times the rate.
 
     Clipping is the training step's, which needs the gradient's norm in any case.
     """
@@ -67,6 +68,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     schedule = make_schedule(config)
     if options.name == 'adagrad':
         return optax.adagrad(schedule, initial_accumulator_value=0.0, eps=options.eps)
+    if options.name == 'sgd':
+        return optax.sgd(schedule)
     return optax.adamw(
         schedule,
         b1=options.b1,

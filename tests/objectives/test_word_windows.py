@@ -92,6 +92,7 @@ def test_the_loss_is_that_of_loops(config, tokenizer, rows, objective, window):
 def test_shared_noise_has_the_gradient_of_noise_of_ones_own_on_average(config, tokenizer, rows):
     """Σ over draws of shared noise comes to the exact expectation over the noise distribution."""
     config.words.shared_negatives = 4000
+    config.words.least_pairs = 1e9  # one rate for all words, undone below
     model, params = parameters(config, tokenizer)
     batch = skip_gram.make_batch(rows, tokenizer=tokenizer, config=config, seeds_R=SEEDS)
     found = jax.grad(lambda params: skip_gram.loss(model, params, batch, config=config)[0])(params)
@@ -101,7 +102,9 @@ def test_shared_noise_has_the_gradient_of_noise_of_ones_own_on_average(config, t
     weights = counts / counts.sum() * len(counts)
 
     def exact(params):
-        positive = skip_gram.loss(model, params, batch, config=_without_noise(config))[0]
+        positive, weight, _ = skip_gram.loss(model, params, batch, config=_without_noise(config))
+        # Undoes the rate of the gradient, not the value, which nothing here reads.
+        positive *= config.words.least_pairs / weight
         vectors = model.apply({'params': params}, batch['words_BM'])
         pairs = word_windows.pair_mask(batch, config.words.window).sum(-1).reshape(2, -1)
         noise = model.apply({'params': params}, everything['noise_BNK'], method='contexts')[0, 0]
@@ -109,6 +112,8 @@ def test_shared_noise_has_the_gradient_of_noise_of_ones_own_on_average(config, t
         return positive + config.words.negatives * (losses * pairs).sum()
 
     expected = jax.grad(exact)(params)
+    rate = config.words.least_pairs / skip_gram.loss(model, params, batch, config=config)[1]
+    found = jax.tree.map(lambda gradient: gradient * rate, found)
     for name in params:
         error = (
             np.abs(np.asarray(found[name] - expected[name])).max() / np.abs(np.asarray(expected[name])).max()
@@ -194,3 +199,21 @@ def test_a_text_shorter_than_a_window_is_refused(config):
 def test_a_tokenizer_without_counts_is_refused(config):
     with pytest.raises(UserError, match=r"tokenizer.kind='words'"):
         cbow.check(config, resolve(config, vocab_size=5), object())
+
+
+def test_a_word_moves_by_the_mean_over_its_pairs(config, tokenizer, rows):
+    """Gradients of a batch, divided by its pairs as the step does, against sums over each word's own."""
+    config.words.negatives, config.words.least_pairs = 1, 16.0
+    model, params = parameters(config, tokenizer)
+    batch = skip_gram.make_batch(rows, tokenizer=tokenizer, config=config, seeds_R=SEEDS)
+    grad = lambda: jax.grad(lambda p: skip_gram.loss(model, p, batch, config=config)[0])(params)  # noqa: E731
+    weight = float(skip_gram.loss(model, params, batch, config=config)[1])
+    rated = np.asarray(grad()['center_embedding'])[3:43] / weight
+    config.words.least_pairs = 1e9
+    sums = np.asarray(grad()['center_embedding'])[3:43] * (1e9 / weight)
+    pairs = np.zeros(40)
+    for row in range(2):
+        for at, word in enumerate(batch['words_BM'][row]):
+            pairs[word - 3] += len(neighbours(batch, row, at))
+    assert pairs.min() < 16 < pairs.max()
+    np.testing.assert_allclose(rated, sums / np.maximum(pairs, 16)[:, None], rtol=1e-4, atol=1e-6)  # float32
