@@ -43,7 +43,7 @@ def write_sentences(config: ConfigDict, path: Path) -> int:
 
     tokenizer = load(Path(config.data.path) / 'tokenizer')
     prepared, count = manifest.load(config), 0
-    words = np.array(tokenizer.words, object)  # pyright: ignore
+    words = tokenizer.words  # pyright: ignore
     with path.open('w', encoding='utf-8') as file:
         left = np.zeros(0, np.int64)
         for shard in prepared['train']['shards']:
@@ -53,7 +53,7 @@ def write_sentences(config: ConfigDict, path: Path) -> int:
             for document in documents:
                 known = document[document > tokenizer.eos_id]
                 count += len(known)
-                file.write(' '.join(words[known].tolist()) + '\n')
+                file.write(' '.join(words[at] for at in known.tolist()) + '\n')
     return count
 
 
@@ -84,7 +84,7 @@ def train_gensim(config: ConfigDict, sentences: Path, seed: int) -> tuple[float,
         total_examples=model.corpus_count,
         epochs=EPOCHS.value,
     )
-    return time.perf_counter() - started, WordVectors(model.wv.index_to_key, model.wv.vectors)
+    return time.perf_counter() - started, WordVectors(list(map(str, model.wv.index_to_key)), model.wv.vectors)
 
 
 def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, WordVectors]:

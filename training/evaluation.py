@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from functools import partial
 from itertools import islice
 from types import ModuleType
@@ -24,7 +24,7 @@ from training.step import make_eval_step
 
 def batches(
     config: ConfigDict, objective: ModuleType, mesh: Mesh, loader: Loader, position: np.ndarray
-) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
+) -> Generator[tuple[dict[str, jax.Array], np.ndarray]]:
     """Yields (global batch on the mesh, this process's data position after it), from `position` on."""
     rows = local_rows(mesh, config.batch_size)
     for rows_RT, after in loader.batches(position):
