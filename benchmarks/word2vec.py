@@ -43,9 +43,9 @@ def write_sentences(config: ConfigDict, path: Path) -> int:
 
     tokenizer = load(Path(config.data.path) / 'tokenizer')
     prepared, count = manifest.load(config), 0
-    words = tokenizer.words  # pyright: ignore
+    words = np.array(tokenizer.words, object)  # pyright: ignore[reportAttributeAccessIssue]
     with path.open('w', encoding='utf-8') as file:
-        left = np.zeros(0, np.int64)
+        left = np.zeros(0, prepared['dtype'])
         for shard in prepared['train']['shards']:
             ids = np.fromfile(Path(config.data.path) / shard['file'], prepared['dtype'])[:-1]
             ids = np.concatenate([left, ids])
@@ -53,7 +53,7 @@ def write_sentences(config: ConfigDict, path: Path) -> int:
             for document in documents:
                 known = document[document > tokenizer.eos_id]
                 count += len(known)
-                file.write(' '.join(words[at] for at in known.tolist()) + '\n')
+                file.write(' '.join(words[known].tolist()) + '\n')
     return count
 
 
@@ -84,7 +84,7 @@ def train_gensim(config: ConfigDict, sentences: Path, seed: int) -> tuple[float,
         total_examples=model.corpus_count,
         epochs=EPOCHS.value,
     )
-    return time.perf_counter() - started, WordVectors(list(map(str, model.wv.index_to_key)), model.wv.vectors)
+    return time.perf_counter() - started, WordVectors([*map(str, model.wv.index_to_key)], model.wv.vectors)
 
 
 def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, WordVectors]:
@@ -118,7 +118,6 @@ def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, WordV
     # Compiled on a state of its own, which is thrown away.
     state = states.create(model, optimizer, abstract, seed=config.seed)
     jax.block_until_ready(train_step(state, next(stream)[0]))
-    stream.close()
     state = states.create(model, optimizer, abstract, seed=config.seed)
     stream = batches(config, objective, mesh, data, data.initial_position())
     started, metrics, pending = time.perf_counter(), None, None
@@ -128,7 +127,6 @@ def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, WordV
         pending = metrics
     jax.block_until_ready(state)
     seconds = time.perf_counter() - started
-    stream.close()
     return seconds, vectors.of_model(state.params, data.tokenizer)
 
 

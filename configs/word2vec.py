@@ -26,13 +26,13 @@ def get_config(size: str = 'skip_gram') -> ConfigDict:
     config = base.get_config()
     for_words(config)
     config.objective = 'cbow' if size == 'cbow' else 'skip_gram'
-    if size == 'cbow':
-        config.words.least_pairs = 8.0  # a place is one pair here, and about five of skip-gram
+    # A place is one pair of CBOW, and about five of skip-gram.
+    config.words.least_pairs = 4.0 if size == 'cbow' else 8.0
     config.sequence_length = 4096
     config.batch_size = 4
     config.num_steps = 3300
     config.optimizer.name = 'sgd'
-    config.optimizer.learning_rate = 1.6  # over least_pairs: 0.1 for a pair of a rare word, 0.2 of CBOW's
+    config.optimizer.learning_rate = 0.8  # over least_pairs: 0.1 for a pair of a rare word, 0.2 of CBOW's
     config.optimizer.schedule = 'linear'
     config.optimizer.final_learning_rate = 0.0
     config.data.path = 'prepared/word2vec'

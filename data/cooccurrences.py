@@ -20,7 +20,7 @@ import numpy as np
 
 from data.shard_writer import Parts, write_shards
 
-MOST_PAIRS = 1 << 25  # sorted at a time, 8 bytes each, and as much again while they are
+MOST_PAIRS = 1 << 23  # sorted at a time, 8 bytes each, and as much again while they are
 TOKENS = 1 << 20  # of the text looked at together
 DTYPE = '<i4'
 FAR = 6  # bits of a key that hold the distance
