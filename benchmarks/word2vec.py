@@ -43,7 +43,7 @@ def write_sentences(config: ConfigDict, path: Path) -> int:
 
     tokenizer = load(Path(config.data.path) / 'tokenizer')
     prepared, count = manifest.load(config), 0
-    words = np.array(tokenizer.words, object)  # pyright: ignore[reportAttributeAccessIssue]
+    words = tokenizer.words  # pyright: ignore
     with path.open('w', encoding='utf-8') as file:
         left = np.zeros(0, prepared['dtype'])
         for shard in prepared['train']['shards']:
@@ -53,7 +53,7 @@ def write_sentences(config: ConfigDict, path: Path) -> int:
             for document in documents:
                 known = document[document > tokenizer.eos_id]
                 count += len(known)
-                file.write(' '.join(words[known].tolist()) + '\n')
+                file.write(' '.join(words[at] for at in known.tolist()) + '\n')
     return count
 
 
