@@ -187,13 +187,16 @@ def test_pages_in_archives_are_read_and_other_answers_are_not(reading, tmp_path,
         assert len(texts) == 3
         assert sum(CHINESE in text for text in texts) == 2
         assert 'Third page.' in texts
-    (tmp_path / 'b.warc').write_bytes(b''.join(records)[:-200])
     (tmp_path / 'e.warc').write_bytes(b''.join(records)[:-14])
     (tmp_path / 'c.warc.gz').write_bytes((tmp_path / 'a.warc.gz').read_bytes()[:-40])
     (tmp_path / 'd.warc').write_bytes(b'no archive at all\r\n\r\n')
     start = len(b''.join(records[:4]))
+    before = len(b''.join(records[:3]))
+    (tmp_path / 'b.warc').write_bytes(b''.join(records)[: start + 5])  # the first line of a head
+    (tmp_path / 'f.warc').write_bytes(b''.join(records)[:-200])  # later in a head
     for name, problem in (
-        ('b.warc', f'behind byte {start}'),
+        ('b.warc', f'behind byte {before}'),
+        ('f.warc', f'behind byte {start}'),
         ('e.warc', f'record at byte {start} lacks 10 bytes'),
         ('c.warc.gz', 'decompression fails'),
         ('d.warc', 'no WARC'),
