@@ -38,7 +38,7 @@ install: .venv/.installed
 
 .venv-newest/.installed: requirements.txt
 	$(NEWEST_PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt pytest pytest-xdist
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt hypothesis pytest pytest-xdist
 	@touch $@
 
 lock: install
