@@ -36,7 +36,7 @@ install: .venv/.installed
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: -r requirements.lock
 	@touch $@
 
-.venv-newest/.installed: requirements.txt
+.venv-newest/.installed: requirements.txt Makefile
 	$(NEWEST_PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt hypothesis pytest pytest-xdist
 	@touch $@
