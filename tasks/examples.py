@@ -73,17 +73,18 @@ def read(
 ) -> list[Example]:
     """Returns the examples of `source` that can be used, in the order of the files; all are held in memory.
 
-    labelled: False reads what is to be answered only. Raises UserError when there is none, or more than half
+    labelled: False takes also what has no answer. Raises UserError when there is none, or more than half
     of the records are of no use.
     """
     found = []
-    wanted = field_map(task, config, labelled)
+    places = field_map(task, config)
     for where, record in _records(source or task.BUILTIN, config):
         if isinstance(record, Damage):
             tally.drop('damaged', str(record))
             continue
         try:
-            fields = {name: _value(where, record, name, spec) for name, spec in wanted.items()}
+            wanted = places if labelled else _present(task, record, places)
+            fields = {name: _value(where, record, name, place) for name, place in wanted.items()}
         except Damage as damage:
             tally.drop('a field is missing', str(damage))
             continue
@@ -100,8 +101,8 @@ def read(
         raise UserError(
             f'task.source={source!r}: {lost:,} of {lost + len(found):,} records cannot be used, {count:,} of '
             f'them because {reason}: {tally.first.get(reason, "the files are empty")}. Name where the fields '
-            f'{", ".join(wanted)} are with --config.task.fields, such as '
-            f"'{', '.join(f'{name}=NAME' for name in wanted)}'."
+            f'{", ".join(places)} are with --config.task.fields, such as '
+            f"'{', '.join(f'{name}=NAME' for name in places)}'."
         )
     return found
 
@@ -117,7 +118,7 @@ def split(examples: list[Example], task: ModuleType, fraction: float) -> tuple[l
     return training, held_out
 
 
-def field_map(task: ModuleType, config: ConfigDict, labelled: bool = True) -> dict[str, str]:
+def field_map(task: ModuleType, config: ConfigDict) -> dict[str, str]:
     """Returns {field of the task: where it is in a record}; UserError for a field that the task has not."""
     wanted = dict(task.FIELDS)
     for entry in filter(None, (part.strip() for part in config.task.fields.split(','))):
@@ -128,7 +129,18 @@ def field_map(task: ModuleType, config: ConfigDict, labelled: bool = True) -> di
                 f'{", ".join(wanted)}.'
             )
         wanted[name] = place
-    return wanted if labelled else {name: wanted[name] for name in task.ASKED}
+    return wanted
+
+
+def _present(task: ModuleType, record: Mapping, places: Mapping[str, str]) -> dict[str, str]:
+    """Returns the places of the question's fields, and of those of the answer that are there."""
+
+    def is_there(place: str) -> bool:
+        return any(
+            not _is_empty(found) for name in records.names(place) if (found := records.find(record, name))
+        )
+
+    return {name: place for name, place in places.items() if name in task.ASKED or is_there(place)}
 
 
 def _value(where: str, record: Mapping, name: str, specification: str) -> Any:
