@@ -36,8 +36,21 @@ def train(config, workdir: Path) -> int:
     import objectives
     from parallel import mesh as meshes
     from parallel import processes
-    from training import console, datasets, hardware, plot, provenance, run, sampling, shutdown, tracking
+    from training import (
+        beginning,
+        console,
+        datasets,
+        freezing,
+        hardware,
+        plot,
+        provenance,
+        run,
+        sampling,
+        shutdown,
+        tracking,
+    )
     from training import state as states
+    from training.best import Best
     from training.checkpoint import Checkpoints
     from training.evaluation import Evaluator, batches
     from training.optimizer import make_optimizer, make_schedule
@@ -51,7 +64,8 @@ def train(config, workdir: Path) -> int:
     rows = meshes.local_rows(mesh, config.batch_size)
 
     # ---- Data ------------------------------------------------------------------------------------------
-    dataset = datasets.open_dataset(config)
+    begins = beginning.find(config, workdir, mesh)
+    dataset = datasets.open_dataset(config, begins.tokenizer)
     objective = objectives.get(config.objective)
     train_data = dataset.training(rows)
     tokenizer = train_data.tokenizer
@@ -61,8 +75,15 @@ def train(config, workdir: Path) -> int:
     objective.check(config, model.config, tokenizer)
     lengths = objective.lengths(config)
     optimizer = make_optimizer(config)
-    abstract = states.abstract_state(model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0)
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+    abstract = states.abstract_state(
+        model,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        ema=config.ema_decay > 0,
+        frozen=config.optimizer.frozen,
+    )
+    num_params, num_frozen = freezing.size(abstract.whole_params()), freezing.size(abstract.frozen)
 
     # ---- Restore ---------------------------------------------------------------------------------------
     main = processes.is_main()
@@ -76,27 +97,33 @@ def train(config, workdir: Path) -> int:
         'mesh': dict(mesh.shape),
         'num_params': num_params,
     }
-    checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    checkpoints = Checkpoints(
+        workdir / 'checkpoints', keep=config.keep_checkpoints, best_metric=config.best_metric
+    )
     first_position = meshes.global_array(
         mesh, train_data.initial_position(), rows, config.batch_size, meshes.ROW_SPEC
     )
     resumed = run.resume(checkpoints, abstract, first_position, config, facts, log)
     if resumed is None:
-        start, position = 0, first_position
-        state = run.first_state(model, optimizer, abstract, config, tokenizer)
+        start, position, best = 0, first_position, Best(config)
+        state, began = begins.first_state(model, optimizer, abstract, config, tokenizer, log)
+        table = states.describe_parameters(abstract.whole_params(), states.boxed_params(model))
+        log(console.parameter_table(table))
     else:
-        start, state, position = resumed
-    if start == 0:
-        log(console.parameter_table(states.describe_parameters(abstract.params, states.boxed_params(model))))
+        start, state, position, meta = resumed
+        best, began = Best(config, meta.get('best')), meta.get('initial')
+    facts['initial'] = began
     tokens_per_step = config.batch_size * (lengths.tokens + lengths.encoder_tokens)
     log(
-        f'{num_params:,} parameters · {facts["devices"]} · mesh {facts["mesh"]} · '
+        f'{num_params:,} parameters{f", {num_frozen:,} of them frozen" if num_frozen else ""} · '
+        f'{facts["devices"]} · mesh {facts["mesh"]} · '
         f'{model.config.compute_dtype} · steps of {tokens_per_step:,} tokens'
     )
     for note in train_data.notes:
         log(note)
-    if start >= config.num_steps:
-        log(f'{workdir} is finished: {start} of {config.num_steps} steps are done.', style='green')
+    if start >= config.num_steps or best.exhausted:
+        early = f', since {best}' if best.exhausted else ''
+        log(f'{workdir} is finished: {start} of {config.num_steps} steps are done{early}.', style='green')
         return 0
     if main:
         experiment.save(config, workdir / 'config.json')
@@ -173,7 +200,7 @@ def train(config, workdir: Path) -> int:
         report(*pending)
         pending = None
         with pace.pause():
-            params = state.params if state.ema_params is None else state.ema_params
+            params = state.whole_params()
             scores, samples = {}, []
             if evaluate and due['eval_every'] and not status:
                 scores = evaluate(params)
@@ -181,6 +208,8 @@ def train(config, workdir: Path) -> int:
                     of_task, samples = score(params)
                     scores |= of_task
                 log(console.scores_line(step, scores))
+                best.see(step, scores)
+                last |= best.exhausted
             if due['sample_every'] and not status:
                 samples += sampling.sample(model, params, tokenizer, config, step)
             if tracker:
@@ -192,9 +221,9 @@ def train(config, workdir: Path) -> int:
                 plot.draw_loss(workdir / 'metrics.jsonl', workdir / 'loss.png')
             if due['checkpoint_every'] or last or status:
                 position = meshes.global_array(mesh, local_position, rows, config.batch_size, meshes.ROW_SPEC)
-                meta = facts | {'step': step, 'config': config.to_dict()}
+                meta = facts | {'step': step, 'config': config.to_dict(), 'best': best.as_json()}
                 checkpoints.save(step, state, position, meta, scores)
-        if status:
+        if status or best.exhausted:
             break
 
     # ---- Finish ----------------------------------------------------------------------------------------
@@ -208,7 +237,8 @@ def train(config, workdir: Path) -> int:
             style='yellow',
         )
     else:
-        log(f'finished {config.num_steps} steps; see {workdir}/loss.png and {workdir}/samples', style='green')
+        early = f', since {best}' if best.exhausted else ''
+        log(f'finished {step} steps{early}; see {workdir}/loss.png and {workdir}/samples', style='green')
     log.close()
     return status or 0
 

@@ -104,7 +104,7 @@ def open_model(directory: Path) -> None:
     from model.transformer import Transformer
     from parallel.host_memory import keep_freed_memory
     from parallel.mesh import make_mesh
-    from training.run import abstract_params
+    from training.building import abstract_params
 
     keep_freed_memory()
     config = base.get_config()

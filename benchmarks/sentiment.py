@@ -10,8 +10,8 @@ learnt by
   * all-MiniLM-L6-v2 with a classification head by transformers and PyTorch, padded to the longest of a batch,
   * the same by train.py, several texts in a row side by side,
 the last two with one recipe: AdamW (0.9, 0.999), rate 5e-5 with a tenth of warm-up and linear decay, weight
-decay 0.01, clipping at 1, dropout 0.1, 256 tokens, about 32 texts a step. Printed are accuracy on the same held-out
-texts and texts learnt from a second, the first step (compilation) left out.
+decay 0.01, clipping at 1, dropout 0.1, 256 tokens, about 32 texts a step. Printed are accuracy on the same
+held-out texts and texts learnt from a second, the first step (compilation) left out.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def by_lathe(training, held_out, arguments) -> tuple[list[str], float]:
         ],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    records = [json.loads(line) for line in (directory / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    records = [json.loads(line) for line in (directory / 'run' / 'metrics.jsonl').open(encoding='utf-8')]
     seconds = [record['step_seconds'] for record in records if 'step_seconds' in record]
     subprocess.run(
         [
@@ -178,8 +178,9 @@ def by_lathe(training, held_out, arguments) -> tuple[list[str], float]:
         ],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    lines = (directory / 'metrics.predictions.jsonl').read_text().splitlines()
-    return [json.loads(line)['prediction'] for line in lines], TEXTS_A_STEP / float(np.mean(seconds))
+    with (directory / 'metrics.predictions.jsonl').open(encoding='utf-8') as lines:
+        answers = [json.loads(line)['prediction'] for line in lines]
+    return answers, TEXTS_A_STEP / float(np.mean(seconds))
 
 
 def texts_to_rows(training) -> int:

@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
     config.target_length = placeholder(int)           # of targets; None: sequence_length, or what spans need
     config.grad_accumulation = 1                      # parts of a batch computed one after another
     config.objective = 'causal'                       # what is learnt: the name of a file in objectives/
+    config.initial_checkpoint = ''                    # model to begin from, as --checkpoint takes it; '': random.
+    #                                                   Its tokenizer and shape are the run's (docs/fine-tuning.md)
     config.compute_dtype = 'auto'                     # 'float32', 'bfloat16'; 'auto': bfloat16 but on CPU
     config.label_smoothing = 0.0                      # probability spread over the whole vocabulary
     config.z_loss = 0.0                               # weight of log²Z, against drifting logits (PaLM: 1e-4)
@@ -119,6 +121,7 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.1               # decoupled, times the learning rate
     config.optimizer.weight_decay_exclude = (r'bias$', r'scale$', r'embedding$')  # patterns of names, undecayed
     config.optimizer.clip_norm = 1.0                  # gradients' largest global norm; 0: any
+    config.optimizer.frozen = ()                      # patterns of names of parameters that stay as they are
 
     # --- Text -----------------------------------------------------------------------------------------------
     config.data = ConfigDict()
@@ -206,7 +209,9 @@ def get_config() -> ConfigDict:
     config.eval_every = 250                           # loss on held-out text
     config.eval_batches = 16                          # batches of held-out text; 0: all of it
     config.checkpoint_every = 250                     # state written to RUN/checkpoints, in the background
-    config.keep_checkpoints = 2                       # the latest; the best by eval/loss is kept besides
+    config.keep_checkpoints = 2                       # the latest; the best is kept besides
+    config.best_metric = 'eval/loss'                  # decides which is best; '': none, the latest is taken
+    config.early_stopping = 0                         # stop after so many evaluations that are not better; 0: never
     config.sample_every = 250                         # continuations of sample_prompts in RUN/samples
     config.sample_prompts = ('The ', 'Return ', 'def ')  # continued as training goes
     config.sample_tokens = 48                         # new tokens per sample

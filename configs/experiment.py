@@ -44,6 +44,7 @@ NOT_NEGATIVE = (
     'eval_batches',
     'checkpoint_every',
     'sample_every',
+    'early_stopping',
     'z_loss',
     'data.num_workers',
     'tokenizer.phrase_threshold',
@@ -67,6 +68,7 @@ POSITIVE = (
     'model.rope_factor',
     'data.mixture.temperature',
 )
+PATTERNS = ('optimizer.weight_decay_exclude', 'optimizer.frozen')  # regular expressions
 # Pieces that every trained tokenizer has, and that tokenizer.control_symbols therefore cannot add.
 OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
 RANGES = {  # both ends included; SentencePiece takes no lower coverage
@@ -102,16 +104,13 @@ def check(config: ConfigDict) -> None:
     for key, (lowest, highest) in RANGES.items():
         if not lowest <= flat[key] <= highest:
             raise UserError(f'{key}={flat[key]} must be from {lowest} to {highest}.')
-    for key in ('sample_prompts', 'optimizer.weight_decay_exclude', 'tokenizer.control_symbols'):
+    for key in ('sample_prompts', 'tokenizer.control_symbols', *PATTERNS):
         if not all(isinstance(text, str) for text in flat[key]):
             raise UserError(f"{key}={flat[key]} must hold texts, such as ('a', 'b').")
-    for pattern in config.optimizer.weight_decay_exclude:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(
-                f'optimizer.weight_decay_exclude: {pattern!r} is no regular expression ({error}).'
-            ) from error
+    for key in PATTERNS:
+        for pattern in flat[key]:
+            _check_pattern(key, pattern)
+    check_fine_tuning(config)
     check_pairs(config)
     check_mixture(config)
     if config.data.cooccurrence_window and (config.data.mode == 'stream' or config.data.target_field):
@@ -140,6 +139,29 @@ def check(config: ConfigDict) -> None:
         )
     if config.sample_every and not config.sample_prompts:
         raise UserError('sample_prompts=() leaves nothing to continue; give prompts, or set sample_every=0.')
+
+
+def check_fine_tuning(config: ConfigDict) -> None:
+    """Raises UserError for ways to begin, or to stop early, that contradict each other."""
+    if config.initial_checkpoint and config.model.embedding_vectors:
+        raise UserError(
+            f'model.embedding_vectors={config.model.embedding_vectors!r} would replace embeddings of '
+            f'initial_checkpoint={config.initial_checkpoint!r}; leave one of them out.'
+        )
+    every, saved = config.eval_every, config.checkpoint_every
+    if config.early_stopping and not (config.best_metric and every and saved and every % saved == 0):
+        raise UserError(
+            f'early_stopping={config.early_stopping} is for the sake of the best evaluation, which must be '
+            f'saved: set best_metric, and eval_every to a multiple of checkpoint_every; they are '
+            f'{config.best_metric!r}, {every} and {saved}.'
+        )
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f'{key}: {pattern!r} is no regular expression ({error}).') from error
 
 
 def check_pairs(config: ConfigDict) -> None:

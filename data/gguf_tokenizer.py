@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -17,6 +18,14 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r'\s*[\r\n]+|\s+(?!\S)|\s+'
 )
+
+
+def open_reader(path: Path) -> gguf.GGUFReader:
+    """Returns the library's reader, which maps the file into memory; UserError if it is no GGUF file."""
+    try:
+        return gguf.GGUFReader(path)
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise UserError(f'{path} is no whole GGUF file ({error}); download it again.') from error
 
 
 def _cut_by(pattern: str) -> pre_tokenizers.PreTokenizer:

@@ -1,6 +1,6 @@
-"""Hugging Face datasets as files: `hf:NAME` from the hub, `hf:DIR` from this machine.
+"""Hugging Face's hub: datasets as files, `hf:NAME` or `hf:DIR` on this machine, and models as directories.
 
-They are read as the Parquet, Arrow, JSON, CSV or text files that they consist of, one at a time. Of
+Datasets are read as the Parquet, Arrow, JSON, CSV or text files that they consist of, one at a time. Of
 several splits the one to train on is taken, which is told, as the `datasets` library does, by the
 words in the names of files and directories.
 """
@@ -15,8 +15,29 @@ from pathlib import Path
 from configs.errors import UserError
 from data import storage
 
+HUB = 'hf:'
 TRAINING = re.compile(r'(?:^|[^a-z])train(?:ing)?(?:[^a-z]|$)')
 OTHER_SPLITS = re.compile(r'(?:^|[^a-z])(?:test|testing|eval|evaluation|valid|validation|dev)(?:[^a-z]|$)')
+
+
+def fetch_model(checkpoint: str, patterns: tuple[str, ...]) -> Path:
+    """Returns the local directory of the model `hf:NAME` or `hf:NAME@REVISION`: its files like `patterns`.
+
+    UserError if they cannot be fetched, and are not there from before.
+    """
+    # Imported here: it takes a second, and only names on the hub need it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = checkpoint.removeprefix(HUB).partition('@')
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise UserError(
+            f'{checkpoint} could not be fetched from the hub ({type(error).__name__}: {reason}). '
+            'Check name, revision and connection, or give a local directory.'
+        ) from error
 
 
 def data_files(name: str, endings: tuple[str, ...]) -> list[str]:
@@ -24,7 +45,7 @@ def data_files(name: str, endings: tuple[str, ...]) -> list[str]:
 
     UserError if there is none that ends in one of `endings`.
     """
-    place = name.removeprefix('hf:')
+    place = name.removeprefix(HUB)
     if os.path.isdir(place):
         return _saved(Path(place)) or _choose(name, storage.files_below(place), place, endings)
     owner, _, rest = place.partition('/')

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from configs import cleaning
 from configs.errors import UserError
 from data import (
+    checkpoint_tokenizer,
     cleaned,
     duplicates,
     forgetting,
@@ -90,6 +91,7 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
     wanted = {'format': manifest.FORMAT, 'config': manifest.determining(config)}
     if record:
         manifest.refuse_difference(directory, record['config'], wanted['config'])
+        _refuse_other_tokenizer(directory, config)
     finished = manifest.read(directory / 'manifest.json') if config.data.mode == 'shards' else None
     found = _find_sources(directory, config, finished is not None)
     files = list(dict.fromkeys(path for of_source in found.values() for path in of_source))
@@ -222,12 +224,31 @@ def _remove_parts(directory: Path) -> None:
     shutil.rmtree(directory / 'parts', ignore_errors=True)
 
 
+def _named_tokenizer(config: ConfigDict) -> Tokenizer | None:
+    """Returns the tokenizer in tokenizer.path, or that of the model which training begins from, if any."""
+    if config.tokenizer.path:
+        return load_tokenizer(config.tokenizer.path)
+    return checkpoint_tokenizer.load(config.initial_checkpoint) if config.initial_checkpoint else None
+
+
+def _refuse_other_tokenizer(directory: Path, config: ConfigDict) -> None:
+    """Raises UserError if what was prepared here has not the tokenizer of the model to begin from."""
+    if not config.initial_checkpoint or not tokenizer_files.find(directory / 'tokenizer'):
+        return
+    wanted = checkpoint_tokenizer.load(config.initial_checkpoint)
+    if load_tokenizer(directory / 'tokenizer').fingerprint != wanted.fingerprint:
+        raise UserError(
+            f'{directory} was prepared with another tokenizer than that of initial_checkpoint='
+            f'{config.initial_checkpoint!r}. It is left as it is: give another data.path, and run prepare.py.'
+        )
+
+
 def _make_tokenizer(
     directory: Path, files: list[str], texts: Callable[[], Iterable[str]], config: ConfigDict
 ) -> Tokenizer:
-    """Returns the tokenizer of tokenizer.path, or a new one: of all words, or of a sample (`texts`)."""
-    if config.tokenizer.path:
-        return load_tokenizer(config.tokenizer.path)
+    """Returns the tokenizer that the config names, or a new one: of all words, or of a sample (`texts`)."""
+    if named := _named_tokenizer(config):
+        return named
     if config.tokenizer.kind == 'words':
         print('Counting the words of all the text …', flush=True)
         return word_training.train(directory, _parts(files, config), config)

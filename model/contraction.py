@@ -4,6 +4,9 @@ Its derivatives are written out, for two reasons. The kernel's gradient leaves i
 summed over devices, in float32: derived automatically it would first be rounded to bfloat16. And
 every product, forwards and backwards, has two operands of one dtype, which XLA's CPU back end
 needs for its bfloat16 instructions (`benchmarks/train_step.py`).
+
+A derivative that nobody asks for, such as a frozen kernel's, is not computed, and nothing that it alone would
+need is kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -56,10 +59,10 @@ def _contract_bits(x: jax.Array, kernel: jax.Array, inputs: int, transposed: boo
     """
     x, kernel = jax.lax.optimization_barrier((x, kernel))
     if not transposed:
-        return _forward(x, floats(kernel), inputs, transposed)[0]
+        return _primal(x, floats(kernel), inputs, transposed)
     count = max(count for count in range(1, MAX_BLOCKS + 1) if kernel.shape[0] % count == 0)
     blocks = kernel.reshape(count, -1, *kernel.shape[1:])
-    products = jax.lax.map(lambda block: _forward(x, floats(block), inputs, transposed)[0], blocks)
+    products = jax.lax.map(lambda block: _primal(x, floats(block), inputs, transposed), blocks)
     outputs = x.ndim - inputs
     return jnp.moveaxis(products, 0, outputs).reshape(
         *x.shape[:outputs], *kernel.shape[: kernel.ndim - inputs]
@@ -67,27 +70,38 @@ def _contract_bits(x: jax.Array, kernel: jax.Array, inputs: int, transposed: boo
 
 
 def _primal(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool) -> jax.Array:
-    return _forward(x, kernel, inputs, transposed)[0]
+    leading = x.ndim - inputs
+    kernel_axes = range(kernel.ndim - inputs, kernel.ndim) if transposed else range(inputs)
+    return _product(x, kernel.astype(x.dtype), range(leading, x.ndim), kernel_axes)
 
 
 _contract = jax.custom_vjp(_primal, nondiff_argnums=(2, 3))
 
 
 def _forward(x, kernel, inputs, transposed):
-    leading = x.ndim - inputs
-    kernel_axes = range(kernel.ndim - inputs, kernel.ndim) if transposed else range(inputs)
-    product = _product(x, kernel.astype(x.dtype), range(leading, x.ndim), kernel_axes)
-    return product, (x, kernel)
+    """Returns the product, and of x and kernel that which the other's derivative needs."""
+    product = _primal(x.value, kernel.value, inputs, transposed)
+    dtypes = jnp.empty(0, x.value.dtype), jnp.empty(0, kernel.value.dtype)
+    return product, (
+        x.value if kernel.perturbed else None,
+        kernel.value if x.perturbed else None,
+        dtypes,
+    )
 
 
 def _backward(inputs, transposed, residuals, gradient):
-    x, kernel = residuals
-    gradient = gradient.astype(x.dtype)
-    leading = range(x.ndim - inputs)
-    outputs = kernel.ndim - inputs
-    kernel_axes = range(outputs) if transposed else range(inputs, kernel.ndim)
-    by_x = _product(gradient, kernel.astype(x.dtype), range(len(leading), gradient.ndim), kernel_axes)
-    return by_x.astype(x.dtype), _by_kernel(x, gradient, len(leading), transposed).astype(kernel.dtype)
+    x, kernel, (like_x, like_kernel) = residuals
+    gradient = gradient.astype(like_x.dtype)
+    by_x = by_kernel = None
+    if kernel is not None:
+        outputs = kernel.ndim - inputs
+        kernel_axes = range(outputs) if transposed else range(inputs, kernel.ndim)
+        leading = gradient.ndim - outputs
+        by_x = _product(gradient, kernel.astype(gradient.dtype), range(leading, gradient.ndim), kernel_axes)
+        by_x = by_x.astype(gradient.dtype)
+    if x is not None:
+        by_kernel = _by_kernel(x, gradient, x.ndim - inputs, transposed).astype(like_kernel.dtype)
+    return by_x, by_kernel
 
 
 def _by_kernel(x, gradient, leading, transposed):
@@ -104,7 +118,7 @@ def _by_kernel(x, gradient, leading, transposed):
     return jnp.moveaxis(product, range(moved), range(-moved, 0))
 
 
-_contract.defvjp(_forward, _backward)
+_contract.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _product(a: jax.Array, b: jax.Array, a_axes: range, b_axes: range) -> jax.Array:

@@ -47,14 +47,6 @@ SIZES = {  # GGUF's key, after the architecture: (config.json's, must it be ther
 }
 
 
-def open_reader(path: Path) -> gguf.GGUFReader:
-    """Returns the library's reader, which maps the file into memory; UserError if it is no GGUF file."""
-    try:
-        return gguf.GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise UserError(f'{path} is no whole GGUF file ({error}); download it again.') from error
-
-
 class GGUFFiles:
     """A GGUF file in place of `tensor_files.TensorFiles`: names, shapes and tensors as Hugging Face has them.
 

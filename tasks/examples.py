@@ -206,7 +206,10 @@ def _readable(path: str, at: int, record: Any) -> Mapping | Damage:
         return record
     if not isinstance(record, Mapping):
         return Damage(f'{path}:{at} is no record but {str(record)[:60]!r}.')
-    if any('\ud800' <= character <= '\udfff' for value in records.all_texts(record) for character in value):
+    try:
+        for value in records.all_texts(record):
+            value.encode()
+    except UnicodeEncodeError:
         return Damage(
             f'{path}:{at} holds bytes that are not UTF-8; convert the file (iconv -f ENCODING -t UTF-8).'
         )

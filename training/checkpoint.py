@@ -18,9 +18,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from configs.errors import UserError
+from training import best
 from training.optimizer import parameter_name
-
-BEST_METRIC = 'eval/loss'
 
 
 class DamagedCheckpointError(Exception):
@@ -31,24 +30,30 @@ class Checkpoints:
     """The checkpoints of one run, `RUN/checkpoints/STEP`.
 
     Each holds `state` (any tree of arrays), `position` (where the data is to continue, int32 [B, P]) and
-    `meta` (JSON). The newest `keep` stay, and the one with the lowest eval/loss.
+    `meta` (JSON). The newest `keep` stay, and the one that is best by `best_metric`; '': the newest alone.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
-        policy = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(keep),
+    def __init__(
+        self, directory: Path, *, keep: int = 1, best_metric: str = 'eval/loss', read_only: bool = False
+    ):
+        def cost(metrics: Any) -> float:
+            known = metrics and best_metric in metrics
+            return best.cost(best_metric, metrics[best_metric]) if known else math.inf
+
+        self._cost = cost
+        policies: list[preservation_policy.PreservationPolicy] = [preservation_policy.LatestN(keep)]
+        if best_metric:
+            policies.append(
                 preservation_policy.BestN(
-                    get_metric_fn=_best_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
+                    get_metric_fn=cost, reverse=True, n=1, keep_checkpoints_without_metrics=False
+                )
+            )
         self.directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=_best_metric,
+                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+                best_fn=cost,
                 best_mode='min',
                 create=not read_only,
                 read_only=read_only,
@@ -61,8 +66,10 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """Returns the step with the lowest eval/loss, or None when none was evaluated."""
-        return self._manager.best_step()
+        """Returns the step that is best by the metric, or None when none was measured by it."""
+        step = self._manager.best_step()
+        measured = step is not None and math.isfinite(self._cost(self._manager.metrics(step)))
+        return step if measured else None
 
     def save(
         self, step: int, state: Any, position: jax.Array, meta: dict, metrics: dict | None = None
@@ -255,7 +262,3 @@ def _disk_error(error: BaseException | None) -> str | None:
                 return sign.lower()
         error = error.__cause__ or error.__context__
     return None
-
-
-def _best_metric(metrics: Any) -> float:
-    return metrics[BEST_METRIC] if metrics and BEST_METRIC in metrics else math.inf

@@ -149,7 +149,7 @@ def tempered(probabilities_NC: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities_NC: np.ndarray, truth_N: np.ndarray) -> float:
     """Returns the temperature with the least cross-entropy to the true classes (Guo et al. 2017).
 
-    The truth has 1 of N + 2 shares of doubt (Platt 1999): from a few examples, none wrong, follows no certainty.
+    The truth has 1 of N + 2 shares of doubt (Platt 1999): few examples, none wrong, make no certainty.
     """
     size, classes = probabilities_NC.shape
     targets_NC = np.full((size, classes), 1 / (size + 2) / max(classes - 1, 1))

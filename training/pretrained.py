@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 
 from configs import base
 from configs.errors import UserError
+from data.checkpoint_tokenizer import GGUF
 from data.fast_tokenizer import FastTokenizer
+from data.hub import HUB, fetch_model
 from data.tokenizer import Tokenizer
 from data.tokenizer import export as export_tokenizer
 from data.tokenizer import load as load_tokenizer
@@ -21,7 +23,6 @@ from model.decoding import Decoding
 from model.families import ModelConfig
 from model.tensor_files import TensorFiles, Tensors
 
-HUB, GGUF = 'hf:', '.gguf'
 CONFIG, GENERATION = 'config.json', 'generation_config.json'
 NEEDED = ('*.json', '*.safetensors', '*.model', '*.txt', '*.jinja')  # of a repository
 PICKLES = 'pytorch_model*.bin'  # besides, if asked for
@@ -52,7 +53,7 @@ def find(checkpoint: str, *, pickles: bool = False) -> Published | None:
     """
     path = Path(checkpoint)
     if checkpoint.startswith(HUB):
-        path = _download(checkpoint.removeprefix(HUB), (*NEEDED, PICKLES) if pickles else NEEDED)
+        path = fetch_model(checkpoint, (*NEEDED, PICKLES) if pickles else NEEDED)
     if path.suffix == GGUF and path.is_file():
         return _open_gguf(path)
     if not (path / CONFIG).is_file() or 'model_type' not in (values := read_json(path / CONFIG)):
@@ -67,26 +68,10 @@ def _open_gguf(path: Path) -> Published:
     from data import gguf_tokenizer
     from model import gguf_files
 
-    reader = gguf_files.open_reader(path)
+    reader = gguf_tokenizer.open_reader(path)
     files = gguf_files.GGUFFiles(reader, path)
     tokenizer = FastTokenizer(gguf_tokenizer.files(reader, str(path)), str(path))
     return Published(path, files.config_json(), files, tokenizer, Decoding(temperature=0.0))
-
-
-def _download(name: str, patterns: tuple[str, ...]) -> Path:
-    # Imported here: it takes a second, and only names on the hub need it.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition('@')
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise UserError(
-            f'--checkpoint={HUB}{name} could not be fetched from the hub ({type(error).__name__}: {reason}). '
-            'Check name, revision and connection, or give a local directory.'
-        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

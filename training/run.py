@@ -9,13 +9,11 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -23,22 +21,17 @@ from configs import experiment
 from configs.errors import UserError
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
-from model import families, word_embeddings
 from model.decoding import Decoding
 from model.generation import generate
 from model.transformer import Transformer
 from model.word_embeddings import WordEmbeddings
-from parallel import rules
-from parallel.mesh import make_mesh
-from training import pretrained, provenance, vectors
-from training import state as states
+from training import origin, pretrained, provenance
+from training.building import build_model, whole_mesh
 from training.checkpoint import Checkpoints, DamagedCheckpointError
 from training.console import Log
-from training.pretrained import Published
+from training.origin import RUN_DECODING
 from training.prompts import encode_prompt
-from training.state import TrainState, boxed_params
-
-RUN_DECODING = Decoding(temperature=0.8, top_k=50)
+from training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,33 +130,6 @@ def _hidden(params: Any, tokens_BL: jax.Array, segments_BL: jax.Array, *, model:
     return model.apply({'params': params}, tokens_BL, segments_BL, output='hidden')
 
 
-def build_model(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Transformer | WordEmbeddings:
-    """Returns the model of `config` over the tokenizer's vocabulary; UserError if `mesh` cannot cut it."""
-    if config.model.family == word_embeddings.FAMILY:
-        tables = word_embeddings.resolve(config, vocab_size=tokenizer.vocab_size)
-        word_embeddings.check_layout(tables, mesh.shape)
-        return WordEmbeddings(tables)
-    model_config = families.resolve(config, vocab_size=tokenizer.vocab_size)
-    families.check_layout(model_config, mesh.shape)
-    return Transformer(model_config)
-
-
-def first_state(
-    model: Transformer | WordEmbeddings,
-    optimizer: optax.GradientTransformation,
-    abstract: TrainState,
-    config: ConfigDict,
-    tokenizer: Tokenizer,
-) -> TrainState:
-    """Returns the state before the first step, in its shards; embeddings from model.embedding_vectors."""
-    state = states.create(model, optimizer, abstract, seed=config.seed)
-    if config.model.embedding_vectors:
-        params = vectors.plant(state.params, config.model.embedding_vectors, tokenizer)
-        ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
-        state = state._replace(params=params, ema_params=ema_params)
-    return state
-
-
 def prepare_directory(workdir: Path) -> Path:
     """Makes the run's directory if absent and returns it; UserError if a file is in the way."""
     try:
@@ -178,6 +144,15 @@ def write_samples(workdir: Path, step: int, samples: list[str]) -> None:
     (workdir / 'samples' / f'{step:06d}.txt').write_text('\n\n---\n\n'.join(samples) + '\n', encoding='utf-8')
 
 
+class Resumed(NamedTuple):
+    """Where a run goes on."""
+
+    step: int
+    state: TrainState
+    position: jax.Array
+    meta: dict[str, Any]  # of the checkpoint
+
+
 def resume(
     checkpoints: Checkpoints,
     abstract: TrainState,
@@ -185,10 +160,10 @@ def resume(
     config: ConfigDict,
     facts: dict,
     log: Log,
-) -> tuple[int, TrainState, jax.Array] | None:
+) -> Resumed | None:
     """Restores the newest readable checkpoint into the shardings of `abstract` and `position`.
 
-    Returns (step, state, position), or None when the run has no checkpoint. Prints how config and
+    Returns None when the run has no checkpoint. Prints how config and
     versions differ from the saved ones. A damaged checkpoint is reported and the one before it taken;
     then the damaged one is set aside in RUN/damaged. Raises UserError when none can be read, and moves
     nothing; or when the checkpoint was trained on other data or with another tokenizer.
@@ -219,7 +194,7 @@ def resume(
         log(f'continuing from step {step} of {where}', style='bold')
         for change in changes:
             log(f'  changed since: {change}', style='yellow')
-        return step, state, position
+        return Resumed(step, state, position, meta)
     if steps:
         raise UserError(
             f'no checkpoint in {where} can be read: {steps} are damaged. Nothing was changed; restore them '
@@ -244,58 +219,26 @@ def open_run(checkpoint: str, *, pickles: bool = False) -> Run:
     Raises:
       UserError: when there is no such thing, or it is damaged, or of a kind that Lathe does not know.
     """
-    published = pretrained.find(checkpoint, pickles=pickles)
-    return _open_trained(checkpoint) if published is None else _open_published(published)
-
-
-def _open_published(published: Published) -> Run:
-    config = pretrained.experiment(published)
-    model, mesh, abstract = _abstract_model(config, published.tokenizer)
-    params = pretrained.load_params(published, abstract)
-    return Run(published.path, 0, config, {}, published.tokenizer, model, params, mesh, published.decoding)
-
-
-def _open_trained(checkpoint: str) -> Run:
-    name, _, wanted = (checkpoint, '', '') if Path(checkpoint).is_dir() else checkpoint.rpartition('@')
-    directory = Path(name or checkpoint)
-    if not (directory / 'checkpoints').is_dir():
-        raise UserError(
-            f'--checkpoint={checkpoint}: {directory} has no checkpoints/ and no config.json of a published '
-            "model; give a --workdir of train.py, a directory in Hugging Face's format, FILE.gguf or hf:NAME."
-        )
-    checkpoints = Checkpoints(directory / 'checkpoints', read_only=True)
-    steps = checkpoints.steps()
-    if not steps:
-        raise UserError(
-            f'--checkpoint={checkpoint}: no checkpoint is finished there yet; train.py writes them.'
-        )
-    if wanted and (not wanted.isdigit() or int(wanted) not in steps):
-        raise UserError(f'--checkpoint={checkpoint}: step {wanted!r} is not kept; there are {steps}.')
-    best = checkpoints.best_step()
-    step = int(wanted) if wanted else steps[-1] if best is None else best
-    try:
-        meta = checkpoints.meta(step)
-        config = experiment.from_dict(meta['config'])
-        tokenizer = load_tokenizer(directory / 'tokenizer')
-        if tokenizer.fingerprint != meta['tokenizer_fingerprint']:
-            raise UserError(f'{directory}/tokenizer is not the one this model was trained with; restore it.')
-        config.model.attention = 'auto'  # what this machine has, not the one it was trained on
-        model, mesh, abstract = _abstract_model(config, tokenizer)
-        key = 'ema_params' if config.ema_decay else 'params'
-        state, _ = checkpoints.restore(step, {key: abstract})
-    except DamagedCheckpointError as error:
-        others = [s for s in steps if s != step]
-        hint = f'use --checkpoint={directory}@{others[-1]}' if others else 'train again'
-        raise UserError(f'{error}; {hint}.') from error
-    finally:
-        checkpoints.close()
-    return Run(directory, step, config, meta, tokenizer, model, state[key], mesh)
+    found = origin.find(checkpoint, pickles=pickles)
+    mesh = whole_mesh(found.config)
+    return Run(
+        found.directory,
+        found.step,
+        found.config,
+        found.meta,
+        found.tokenizer,
+        build_model(found.config, found.tokenizer, mesh),
+        found.read(mesh),
+        mesh,
+        found.decoding,
+    )
 
 
 def save_as_run(opened: Run, directory: Path) -> None:
     """Writes a model as a run of its own, whole or not at all: step, config, tokenizer and parameters."""
     config = opened.config.copy_and_resolve_references()
     config.ema_decay = 0.0  # the average, where there was one, is what was opened
+    config.initial_checkpoint, config.optimizer.frozen = '', ()
     beside = prepare_directory(pretrained.beside(directory))
     experiment.save(config, beside / 'config.json')
     opened.tokenizer.save(beside / 'tokenizer')
@@ -312,23 +255,3 @@ def save_as_run(opened: Run, directory: Path) -> None:
     checkpoints.wait()
     checkpoints.close()
     pretrained.move_into_place(beside, directory)
-
-
-def _abstract_model(
-    config: ConfigDict, tokenizer: Tokenizer
-) -> tuple[Transformer | WordEmbeddings, Mesh, Any]:
-    """Returns the model, a mesh of all devices, and the parameters' shapes and shardings on it."""
-    cut = config.model.embed_dim % jax.device_count() == 0
-    mesh = make_mesh({'data': 1 if cut else -1, 'fsdp': -1 if cut else 1, 'tensor': 1, 'context': 1})
-    model = build_model(config, tokenizer, mesh)
-    return model, mesh, abstract_params(model, mesh)
-
-
-def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
-    """Returns the shapes, dtypes and shardings of a model's parameters on a mesh."""
-    boxed = boxed_params(model)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        nn.unbox(boxed),
-        rules.shardings(boxed, mesh),
-    )

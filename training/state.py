@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from parallel import rules
+from training import freezing
 from training.optimizer import parameter_name
 
 
@@ -20,26 +23,43 @@ class TrainState(NamedTuple):
     """Everything a step reads and writes. Leaves are arrays, or what stands for them: shapes, shardings."""
 
     step: Any  # int32: steps made, skipped ones included
-    params: Any  # float32 tree
+    params: Any  # float32 tree of what is learnt
     opt_state: Any
     ema_params: Any  # float32 tree like params, or None
     skipped_steps: Any  # int32: steps whose gradient was not finite
     skipped_in_a_row: Any  # int32
+    frozen: Any = None  # float32 tree of the parameters that stay as they are, or None
+
+    def whole_params(self) -> Any:
+        """Returns all parameters, for use: of what is learnt the moving average, where there is one."""
+        return freezing.join(self.params if self.ema_params is None else self.ema_params, self.frozen)
 
 
 def initialise(
-    model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, ema: bool
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema: bool,
+    frozen: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
 ) -> TrainState:
-    """Returns the state before the first step; traced, so that `create` can shard it."""
-    params = init_params(model, seed)
+    """Returns the state before the first step; traced, so that `create` can shard it.
+
+    Parameters are those `given` ({name: array}), and for the rest what `seed` decides. Those whose names
+    match patterns of `frozen` stay as they are.
+    """
+    params = freezing.named(init_params(model, seed)) | dict(given or {})
+    learnt, still = freezing.split(unflatten_dict(params, sep='/'), frozen)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero,
-        params=params,
-        opt_state=optimizer.init(params),
-        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        params=learnt,
+        opt_state=optimizer.init(learnt),
+        ema_params=jax.tree.map(jnp.copy, learnt) if ema else None,
         skipped_steps=zero,
         skipped_in_a_row=zero,
+        frozen=still,
     )
 
 
@@ -54,47 +74,72 @@ def boxed_params(model: nn.Module) -> Any:
 
 
 def state_shardings(
-    abstract: TrainState, shardings: Any, optimizer: optax.GradientTransformation, mesh: Mesh
-):
+    abstract: TrainState,
+    shardings: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    frozen: Sequence[str] = (),
+) -> TrainState:
     """Returns a TrainState of NamedShardings: moments and averages lie as their parameters do."""
     replicated = NamedSharding(mesh, P())
+    learnt, still = freezing.split(shardings, frozen)
     opt_state = optax.tree.map_params(
         optimizer,
         lambda _, sharding: sharding,
         abstract.opt_state,
-        shardings,
+        learnt,
         transform_non_params=lambda _: replicated,
     )
     return TrainState(
         step=replicated,
-        params=shardings,
+        params=learnt,
         opt_state=opt_state,
-        ema_params=None if abstract.ema_params is None else shardings,
+        ema_params=None if abstract.ema_params is None else learnt,
         skipped_steps=replicated,
         skipped_in_a_row=replicated,
+        frozen=still,
     )
 
 
 def abstract_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, *, seed: int, ema: bool
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int,
+    ema: bool,
+    frozen: Sequence[str] = (),
 ) -> TrainState:
     """Returns the state's shapes, dtypes and shardings without computing anything."""
-    abstract = jax.eval_shape(lambda: initialise(model, optimizer, seed=seed, ema=ema))
-    shardings = state_shardings(abstract, rules.shardings(boxed_params(model), mesh), optimizer, mesh)
+    abstract = jax.eval_shape(lambda: initialise(model, optimizer, seed=seed, ema=ema, frozen=frozen))
+    cut = rules.shardings(boxed_params(model), mesh)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
-        shardings,
+        state_shardings(abstract, cut, optimizer, mesh, frozen),
     )
 
 
 def create(
-    model: nn.Module, optimizer: optax.GradientTransformation, abstract: TrainState, *, seed: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    abstract: TrainState,
+    *,
+    seed: int,
+    frozen: Sequence[str] = (),
+    given: Mapping[str, jax.Array] | None = None,
 ) -> TrainState:
-    """Computes the first state directly into its shards: no device ever holds it whole."""
+    """Computes the first state directly into its shards: no device ever holds it whole.
+
+    `given` parameters ({name: array}) are taken over as they lie; their arrays may not be used afterwards.
+    """
+
+    def init(given: Mapping[str, jax.Array] | None) -> TrainState:
+        ema = abstract.ema_params is not None
+        return initialise(model, optimizer, seed=seed, ema=ema, frozen=frozen, given=given)
+
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    init = lambda: initialise(model, optimizer, seed=seed, ema=abstract.ema_params is not None)  # noqa: E731
-    return jax.jit(init, out_shardings=shardings)()
+    return jax.jit(init, out_shardings=shardings, donate_argnums=0)(given)
 
 
 def describe_parameters(abstract_params: Any, boxed: Any) -> list[tuple[str, str, str, str, int]]:

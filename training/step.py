@@ -12,6 +12,7 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from training import freezing
 from training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -28,19 +29,22 @@ def make_train_step(
     """Returns the function (state, batch) → (state, metrics) that the loop compiles.
 
     Loss and gradients are sums over the global batch divided once by its global weight, so
-    accumulation, padding and the number of devices do not change them. A step whose gradient is not
+    accumulation, padding and the number of devices do not change them. Of frozen parameters no gradient is
+    computed. A step whose gradient is not
     finite leaves parameters and optimizer as they were and is counted. Metrics are float32 scalars.
     """
 
-    def loss_sums(params: Any, part: Batch, key: jax.Array | None):
+    def loss_sums(learnt: Any, frozen: Any, part: Batch, key: jax.Array | None):
+        params = freezing.join(learnt, frozen)
         loss, weight, sums = objective.loss(model, params, part, config=config, dropout_key=key)
         return loss, {'weight': weight, 'loss': loss, **sums}
 
-    def accumulate(params: Any, batch: Batch, key: jax.Array | None) -> tuple[Any, Metrics]:
+    def accumulate(state: TrainState, batch: Batch, key: jax.Array | None) -> tuple[Any, Metrics]:
         gradient = jax.grad(loss_sums, has_aux=True)
 
         def gradient_of_part(part: Batch, index: jax.Array | int):
-            return gradient(params, part, None if key is None else jax.random.fold_in(key, index))
+            key_of_part = None if key is None else jax.random.fold_in(key, index)
+            return gradient(state.params, state.frozen, part, key_of_part)
 
         return sum_over_parts(gradient_of_part, batch, config.grad_accumulation)
 
@@ -48,7 +52,7 @@ def make_train_step(
         key = None
         if config.model.dropout_rate > 0:
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        grads, sums = accumulate(state.params, batch, key)
+        grads, sums = accumulate(state, batch, key)
         weight = jnp.maximum(sums.pop('weight'), 1e-8)
         metrics = {name: value / weight for name, value in sums.items() if name != 'nll'}
 
@@ -76,6 +80,7 @@ def make_train_step(
             ema_params=ema_params,
             skipped_steps=state.skipped_steps + skipped,
             skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
+            frozen=state.frozen,
         )
         metrics |= {
             'grad_norm': norm,

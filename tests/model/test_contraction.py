@@ -54,6 +54,30 @@ def test_products_and_gradients_equal_the_formula(
 
 
 @pytest.mark.parametrize(('x_shape', 'kernel_shape', 'inputs', 'transposed'), SHAPES)
+def test_of_a_frozen_kernel_nothing_is_computed_or_kept(x_shape, kernel_shape, inputs, transposed):
+    random = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(random.standard_normal(shape), 'float32') for shape in (x_shape, kernel_shape))
+    ours = lambda x, kernel: contract(x, kernel, inputs, transposed=transposed)  # noqa: E731
+    both, of_x, of_kernel = (
+        jax.vjp(*case)[1]
+        for case in (
+            (ours, x, kernel),
+            (lambda x: ours(x, kernel), x),
+            (lambda kernel: ours(x, kernel), kernel),
+        )
+    )
+    gradient = jnp.asarray(random.standard_normal(ours(x, kernel).shape), 'float32')
+    by_x, by_kernel = both(gradient)
+    np.testing.assert_array_equal(of_x(gradient)[0], by_x)
+    np.testing.assert_array_equal(of_kernel(gradient)[0], by_kernel)
+    kept = lambda pull_back: sorted(leaf.size for leaf in jax.tree.leaves(pull_back) if leaf.size)  # noqa: E731
+    assert kept(of_x) == [kernel.size]
+    assert kept(of_kernel) == [x.size]
+    products = lambda pull_back: str(jax.make_jaxpr(pull_back)(gradient)).count('dot_general')  # noqa: E731
+    assert products(of_x) == products(of_kernel) == products(both) / 2
+
+
+@pytest.mark.parametrize(('x_shape', 'kernel_shape', 'inputs', 'transposed'), SHAPES)
 def test_a_kernel_held_as_bits_gives_the_same_product(x_shape, kernel_shape, inputs, transposed):
     random = np.random.default_rng(0)
     x = jnp.asarray(random.standard_normal(x_shape), 'bfloat16')

@@ -63,6 +63,26 @@ def test_the_newest_and_the_best_are_kept_across_restarts(tmp_path):
     assert Checkpoints(tmp_path, read_only=True).best_step() == 2
 
 
+def test_the_best_is_kept_by_any_metric(tmp_path):
+    checkpoints = Checkpoints(tmp_path, best_metric='eval/accuracy')
+    for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None)):
+        metrics = {'eval/loss': float(step)} | ({} if accuracy is None else {'eval/accuracy': accuracy})
+        checkpoints.save(step, state(step), POSITION, {}, metrics)
+        checkpoints.wait()
+    assert checkpoints.steps() == [2, 4]
+    assert Checkpoints(tmp_path, best_metric='eval/accuracy', read_only=True).best_step() == 2
+    assert Checkpoints(tmp_path, read_only=True).best_step() == 2
+    for metric in ('', 'eval/f1'):
+        assert Checkpoints(tmp_path, best_metric=metric, read_only=True).best_step() is None
+
+
+def test_without_a_metric_only_the_newest_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, best_metric='')
+    for step, loss in ((1, 1.0), (2, 2.0)):
+        save(checkpoints, step, loss)
+    assert checkpoints.steps() == [2]
+
+
 def test_donated_arrays_may_change_as_soon_as_save_returns(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     value = {'params': {'a': jnp.ones((1 << 20,))}}

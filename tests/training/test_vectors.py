@@ -94,7 +94,9 @@ def test_gloves_vectors_are_the_sum_of_both_tables():
 
 def test_a_transformer_begins_with_vectors(tmp_path, tokenizer):
     from parallel.mesh import make_mesh
+    from training import console
     from training import state as states
+    from training.beginning import Beginning
     from training.optimizer import make_optimizer
 
     config = base.get_config()
@@ -104,6 +106,8 @@ def test_a_transformer_begins_with_vectors(tmp_path, tokenizer):
     mesh = make_mesh({'data': 1, 'fsdp': -1, 'tensor': 1, 'context': 1})
     model, optimizer = run.build_model(config, tokenizer, mesh), make_optimizer(config)
     abstract = states.abstract_state(model, optimizer, mesh, seed=0, ema=False)
-    state = run.first_state(model, optimizer, abstract, config, tokenizer)
+    log = console.Log(None, quiet=True)
+    state, began = Beginning().first_state(model, optimizer, abstract, config, tokenizer, log)
+    assert began is None
     row = np.asarray(state.params['token_embedding']['embedding'])[int(tokenizer.encode(' king')[0])]
     assert np.ptp(row) == 0 != row[0]
