@@ -188,6 +188,11 @@ def get_config() -> ConfigDict:
     config.task.balance_classes = False               # rare classes weigh as much as frequent ones
     config.task.class_weights = ()                    # of the loss, in the order of task.labels; (): 1 each
     config.task.epochs = 0.0                          # passes over the examples, in place of num_steps; 0: that
+    config.task.mask_rate = 0.0                       # noise: share of the tokens of a text that training hides
+    config.task.unlabelled = ''                       # texts without classes to learn from too, files as above
+    config.task.unlabelled_ratio = 7                  # so many of them for each labelled one in a batch
+    config.task.consistency = 0.0                     # weight of each: what is clear without noise holds with it
+    config.task.consistency_threshold = 0.9           # probability from which a class is clear
     config.task.language = 'en'                       # of answers: 'zh' is scored by characters, not words
     config.task.answer_tokens = 64                    # longest answer that is written, in tokens
 

@@ -38,6 +38,8 @@ AT_LEAST_ONE = (
     'tokenizer.min_count',
     'data.shard_tokens',
     'data.shuffle_bytes',
+    'task.answer_tokens',
+    'task.unlabelled_ratio',
 )
 NOT_NEGATIVE = (
     'eval_every',
@@ -52,10 +54,15 @@ NOT_NEGATIVE = (
     'optimizer.warmup_steps',
     'optimizer.weight_decay',
     'optimizer.clip_norm',
+    'task.epochs',
+    'task.eval_examples',
+    'task.consistency',
 )
 SHARES = (
     'ema_decay',
     'label_smoothing',
+    'task.mask_rate',
+    'task.consistency_threshold',
     'optimizer.b1',
     'optimizer.b2',
     'data.eval_fraction',
