@@ -81,7 +81,7 @@ def train(config, workdir: Path) -> int:
         mesh,
         seed=config.seed,
         ema=config.ema_decay > 0,
-        frozen=config.optimizer.frozen,
+        learns=freezing.learnt(config),
     )
     num_params, num_frozen = freezing.size(abstract.whole_params()), freezing.size(abstract.frozen)
 
@@ -103,7 +103,7 @@ def train(config, workdir: Path) -> int:
     first_position = meshes.global_array(
         mesh, train_data.initial_position(), rows, config.batch_size, meshes.ROW_SPEC
     )
-    resumed = run.resume(checkpoints, abstract, first_position, config, facts, log)
+    resumed = run.resume(checkpoints, beginning.kept(abstract, config), first_position, config, facts, log)
     if resumed is None:
         start, position, best = 0, first_position, Best(config)
         state, began = begins.first_state(model, optimizer, abstract, config, tokenizer, log)
@@ -111,6 +111,7 @@ def train(config, workdir: Path) -> int:
         log(console.parameter_table(table))
     else:
         start, state, position, meta = resumed
+        state = beginning.completed(state, abstract, config, meta)
         best, began = Best(config, meta.get('best')), meta.get('initial')
     facts['initial'] = began
     tokens_per_step = config.batch_size * (lengths.tokens + lengths.encoder_tokens)
@@ -216,7 +217,7 @@ def train(config, workdir: Path) -> int:
             if due['checkpoint_every'] or last or status:
                 position = meshes.global_array(mesh, local_position, rows, config.batch_size, meshes.ROW_SPEC)
                 meta = facts | {'step': step, 'config': config.to_dict(), 'best': best.as_json()}
-                checkpoints.save(step, state, position, meta, scores)
+                checkpoints.save(step, beginning.kept(state, config), position, meta, scores)
         if status or best.exhausted:
             break
 

@@ -45,6 +45,7 @@ NOT_NEGATIVE = (
     'checkpoint_every',
     'sample_every',
     'early_stopping',
+    'lora.rank',
     'z_loss',
     'data.num_workers',
     'tokenizer.phrase_threshold',
@@ -61,6 +62,7 @@ SHARES = (
     'data.eval_fraction',
 )
 POSITIVE = (
+    'lora.alpha',
     'optimizer.learning_rate',
     'optimizer.eps',
     'model.norm_epsilon',
@@ -68,7 +70,7 @@ POSITIVE = (
     'model.rope_factor',
     'data.mixture.temperature',
 )
-PATTERNS = ('optimizer.weight_decay_exclude', 'optimizer.frozen')  # regular expressions
+PATTERNS = ('optimizer.weight_decay_exclude', 'optimizer.frozen', 'lora.targets')  # regular expressions
 # Pieces that every trained tokenizer has, and that tokenizer.control_symbols therefore cannot add.
 OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
 RANGES = {  # both ends included; SentencePiece takes no lower coverage
@@ -147,6 +149,10 @@ def check_fine_tuning(config: ConfigDict) -> None:
         raise UserError(
             f'model.embedding_vectors={config.model.embedding_vectors!r} would replace embeddings of '
             f'initial_checkpoint={config.initial_checkpoint!r}; leave one of them out.'
+        )
+    if config.lora.rank and not config.initial_checkpoint:
+        raise UserError(
+            f'lora.rank={config.lora.rank} adapts a model, which initial_checkpoint must name; it is empty.'
         )
     every, saved = config.eval_every, config.checkpoint_every
     if config.early_stopping and not (config.best_metric and every and saved and every % saved == 0):
