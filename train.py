@@ -34,12 +34,12 @@ def train(config, workdir: Path) -> int:
     import jax
 
     import objectives
-    from data import loader, manifest
     from parallel import mesh as meshes
     from parallel import processes
     from training import (
         beginning,
         console,
+        datasets,
         freezing,
         hardware,
         plot,
@@ -64,10 +64,10 @@ def train(config, workdir: Path) -> int:
     rows = meshes.local_rows(mesh, config.batch_size)
 
     # ---- Data ------------------------------------------------------------------------------------------
-    objective = objectives.get(config.objective)
-    manifest.adopt_source(config)
     begins = beginning.find(config, workdir, mesh)
-    train_data = loader.load(config, split='train', rows=rows, tokenizer=begins.tokenizer)
+    dataset = datasets.open_dataset(config, begins.tokenizer)
+    objective = objectives.get(config.objective)
+    train_data = dataset.training(rows)
     tokenizer = train_data.tokenizer
 
     # ---- Model and state -------------------------------------------------------------------------------
@@ -135,10 +135,13 @@ def train(config, workdir: Path) -> int:
     train_step = jax.jit(
         make_train_step(model, objective, config, optimizer, make_schedule(config)), donate_argnums=0
     )
-    evaluate = None
+    evaluate = score = None
     if config.eval_every:
-        held_out = loader.held_out(config, rows=rows, tokenizer=tokenizer)
+        held_out = dataset.held_out(rows, tokenizer)
         evaluate = Evaluator(model, objective, config, mesh, held_out, config.eval_batches)
+        score = dataset.scorer(model)
+        for note in score.notes if score else ():
+            log(note)
     pace = console.Pace(
         step=start,
         num_steps=config.num_steps,
@@ -199,18 +202,21 @@ def train(config, workdir: Path) -> int:
         pending = None
         with pace.pause():
             params = state.whole_params()
-            scores = {}
+            scores, samples = {}, []
             if evaluate and due['eval_every'] and not status:
                 scores = evaluate(params)
+                if score:
+                    of_task, samples = score(params)
+                    scores |= of_task
                 log(console.scores_line(step, scores))
                 best.see(step, scores)
                 last |= best.exhausted
             if due['sample_every'] and not status:
-                samples = sampling.sample(model, params, tokenizer, config, step)
-                if tracker:
+                samples += sampling.sample(model, params, tokenizer, config, step)
+            if tracker:
+                if samples:
                     run.write_samples(workdir, step, samples)
                     tracker.log_samples(step, samples)
-            if tracker:
                 if scores:
                     tracker.log(step, scores)
                 plot.draw_loss(workdir / 'metrics.jsonl', workdir / 'loss.png')

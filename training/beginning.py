@@ -39,7 +39,7 @@ NEW = (*freezing.HEADS, *lora.ADAPTERS)
 # Keys of config.model that say how the model is trained, and are never taken from the checkpoint.
 OWN_KEYS = ('dropout_rate', 'attention', 'remat', 'embedding_vectors')
 # Those that an experiment may set against the checkpoint: which heads there are, and the longest text.
-HEAD_KEYS = ('head', 'output_bias', 'pooler', 'num_classes')
+HEAD_KEYS = ('head', 'output_bias', 'pooler', 'num_classes', 'span_head')
 FREE_KEYS = (*HEAD_KEYS, 'max_length')
 
 
