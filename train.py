@@ -75,13 +75,9 @@ def train(config, workdir: Path) -> int:
     objective.check(config, model.config, tokenizer)
     lengths = objective.lengths(config)
     optimizer = make_optimizer(config)
+    learns = freezing.learnt(config)
     abstract = states.abstract_state(
-        model,
-        optimizer,
-        mesh,
-        seed=config.seed,
-        ema=config.ema_decay > 0,
-        learns=freezing.learnt(config),
+        model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0, learns=learns
     )
     num_params, num_frozen = freezing.size(abstract.whole_params()), freezing.size(abstract.frozen)
 
@@ -147,7 +143,7 @@ def train(config, workdir: Path) -> int:
         num_steps=config.num_steps,
         tokens_per_step=tokens_per_step,
         flops_per_step=config.batch_size
-        * objectives.train_flops_per_row(objective, config, model.config, tokenizer),
+        * objectives.train_flops_per_row(objective, config, model.config, tokenizer, learns.has),
         peak=hardware.peak_flops(model.config.compute_dtype),
     )
     stop = shutdown.Shutdown()

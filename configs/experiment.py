@@ -75,6 +75,7 @@ PATTERNS = ('optimizer.weight_decay_exclude', 'optimizer.frozen', 'lora.targets'
 OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
 RANGES = {  # both ends included; SentencePiece takes no lower coverage
     'optimizer.decay_fraction': (0, 1),
+    'optimizer.layer_decay': (0.01, 1),
     'data.cooccurrence_window': (0, 63),
     'optimizer.final_learning_rate': (0, 1),
     'tokenizer.character_coverage': (0.98, 1),
@@ -150,10 +151,12 @@ def check_fine_tuning(config: ConfigDict) -> None:
             f'model.embedding_vectors={config.model.embedding_vectors!r} would replace embeddings of '
             f'initial_checkpoint={config.initial_checkpoint!r}; leave one of them out.'
         )
-    if config.lora.rank and not config.initial_checkpoint:
-        raise UserError(
-            f'lora.rank={config.lora.rank} adapts a model, which initial_checkpoint must name; it is empty.'
-        )
+    for key, none in (('lora.rank', 0), ('optimizer.layer_decay', 1.0)):
+        if (value := flatten(config)[key]) != none and not config.initial_checkpoint:
+            raise UserError(
+                f'{key}={value} is for a trained model, which initial_checkpoint must name; set it, or '
+                f'{key}={none}.'
+            )
     every, saved = config.eval_every, config.checkpoint_every
     if config.early_stopping and not (config.best_metric and every and saved and every % saved == 0):
         raise UserError(
