@@ -20,8 +20,8 @@ def count_parameters(config: ModelConfig) -> int:
 def matmul_parameters(config: ModelConfig) -> int:
     """Returns the number of parameters that tokens are multiplied by.
 
-    These are the kernels and their adapters, and the table of a tied embedding, which is looked up on the way in but
-    multiplied by on the way out.
+    These are the kernels and their adapters, and the table of a tied embedding, which is looked up on
+    the way in but multiplied by on the way out.
     """
     return sum(_matmul_sizes(config).values())
 
@@ -36,9 +36,9 @@ def train_flops_per_row(
 ) -> int:
     """Returns the floating-point operations of one sequence's forward and backward passes.
 
-    6 per matmul parameter and token, 4 if it is frozen and has no gradient, and 12 · heads · head_dim · length² for each layer's attention. As in
-    PaLM, appendix B, attention counts the whole square of positions, of which a causal model
-    needs half; rematerialisation, norms and activations do not count.
+    6 per matmul parameter and token, 4 if it is frozen and has no gradient, and 12 · heads · head_dim ·
+    length² for each layer's attention. As in PaLM, appendix B, attention counts the whole square of
+    positions, of which a causal model needs half; rematerialisation, norms and activations do not count.
 
     Args:
       length: tokens that the decoder, or the only stack of blocks, reads.

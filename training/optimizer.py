@@ -59,9 +59,9 @@ def decay_mask(params, patterns: tuple[str, ...]):
 def layer_scales(params, decay: float, num_layers: int, encoder_layers: int):
     """Returns a tree of what learning rates are multiplied by, as arrays that broadcast over the parameters.
 
-    With D blocks in all, an encoder's before a decoder's: decay^(D + 1) for embeddings, decay^(D − i) for block
-    i = 0, 1, …, and 1 for what follows them. Source: Clark et al. 2020 (ELECTRA), appendix B; the exponents
-    are those of BEiT's code (Bao et al. 2022).
+    With D blocks in all, an encoder's before a decoder's: decay^(D + 1) for embeddings, decay^(D − i) for
+    block i = 0, 1, …, and 1 for what follows them. Source: Clark et al. 2020 (ELECTRA), appendix B; the
+    exponents are those of BEiT's code (Bao et al. 2022).
 
     Args:
       params: nested dict; blocks are stacked on the first axis.
