@@ -75,13 +75,9 @@ def train(config, workdir: Path) -> int:
     objective.check(config, model.config, tokenizer)
     lengths = objective.lengths(config)
     optimizer = make_optimizer(config)
+    learns = freezing.learnt(config)
     abstract = states.abstract_state(
-        model,
-        optimizer,
-        mesh,
-        seed=config.seed,
-        ema=config.ema_decay > 0,
-        frozen=config.optimizer.frozen,
+        model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0, learns=learns
     )
     num_params, num_frozen = freezing.size(abstract.whole_params()), freezing.size(abstract.frozen)
 
@@ -103,7 +99,7 @@ def train(config, workdir: Path) -> int:
     first_position = meshes.global_array(
         mesh, train_data.initial_position(), rows, config.batch_size, meshes.ROW_SPEC
     )
-    resumed = run.resume(checkpoints, abstract, first_position, config, facts, log)
+    resumed = run.resume(checkpoints, beginning.kept(abstract, config), first_position, config, facts, log)
     if resumed is None:
         start, position, best = 0, first_position, Best(config)
         state, began = begins.first_state(model, optimizer, abstract, config, tokenizer, log)
@@ -111,6 +107,7 @@ def train(config, workdir: Path) -> int:
         log(console.parameter_table(table))
     else:
         start, state, position, meta = resumed
+        state = beginning.completed(state, abstract, config, meta)
         best, began = Best(config, meta.get('best')), meta.get('initial')
     facts['initial'] = began
     tokens_per_step = config.batch_size * (lengths.tokens + lengths.encoder_tokens)
@@ -146,7 +143,7 @@ def train(config, workdir: Path) -> int:
         num_steps=config.num_steps,
         tokens_per_step=tokens_per_step,
         flops_per_step=config.batch_size
-        * objectives.train_flops_per_row(objective, config, model.config, tokenizer),
+        * objectives.train_flops_per_row(objective, config, model.config, tokenizer, learns.has),
         peak=hardware.peak_flops(model.config.compute_dtype),
     )
     stop = shutdown.Shutdown()
@@ -222,7 +219,7 @@ def train(config, workdir: Path) -> int:
             if due['checkpoint_every'] or last or status:
                 position = meshes.global_array(mesh, local_position, rows, config.batch_size, meshes.ROW_SPEC)
                 meta = facts | {'step': step, 'config': config.to_dict(), 'best': best.as_json()}
-                checkpoints.save(step, state, position, meta, scores)
+                checkpoints.save(step, beginning.kept(state, config), position, meta, scores)
         if status or best.exhausted:
             break
 

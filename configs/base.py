@@ -121,7 +121,14 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.1               # decoupled, times the learning rate
     config.optimizer.weight_decay_exclude = (r'bias$', r'scale$', r'embedding$')  # patterns of names, undecayed
     config.optimizer.clip_norm = 1.0                  # gradients' largest global norm; 0: any
+    config.optimizer.layer_decay = 1.0                # a block's rate is this times that of the block above
     config.optimizer.frozen = ()                      # patterns of names of parameters that stay as they are
+
+    # --- LoRA (Hu et al. 2021): adapters beside kernels are learnt, and new heads; all else stays as it is -------
+    config.lora = ConfigDict()
+    config.lora.rank = 0                              # of the adapters; 0: none
+    config.lora.alpha = 16.0                          # what they add is multiplied by alpha / rank
+    config.lora.targets = (r'attention/(query|value)/kernel$',)  # patterns; all kernels: (r'blocks/.*kernel$',)
 
     # --- Text -----------------------------------------------------------------------------------------------
     config.data = ConfigDict()

@@ -47,6 +47,7 @@ NOT_NEGATIVE = (
     'checkpoint_every',
     'sample_every',
     'early_stopping',
+    'lora.rank',
     'z_loss',
     'data.num_workers',
     'tokenizer.phrase_threshold',
@@ -68,6 +69,7 @@ SHARES = (
     'data.eval_fraction',
 )
 POSITIVE = (
+    'lora.alpha',
     'optimizer.learning_rate',
     'optimizer.eps',
     'model.norm_epsilon',
@@ -75,11 +77,12 @@ POSITIVE = (
     'model.rope_factor',
     'data.mixture.temperature',
 )
-PATTERNS = ('optimizer.weight_decay_exclude', 'optimizer.frozen')  # regular expressions
+PATTERNS = ('optimizer.weight_decay_exclude', 'optimizer.frozen', 'lora.targets')  # regular expressions
 # Pieces that every trained tokenizer has, and that tokenizer.control_symbols therefore cannot add.
 OWN_SYMBOLS = re.compile(r'<(?:pad|s|/s|unk|0x[0-9A-F]{2})>')
 RANGES = {  # both ends included; SentencePiece takes no lower coverage
     'optimizer.decay_fraction': (0, 1),
+    'optimizer.layer_decay': (0.01, 1),
     'data.cooccurrence_window': (0, 63),
     'optimizer.final_learning_rate': (0, 1),
     'tokenizer.character_coverage': (0.98, 1),
@@ -155,6 +158,12 @@ def check_fine_tuning(config: ConfigDict) -> None:
             f'model.embedding_vectors={config.model.embedding_vectors!r} would replace embeddings of '
             f'initial_checkpoint={config.initial_checkpoint!r}; leave one of them out.'
         )
+    for key, none in (('lora.rank', 0), ('optimizer.layer_decay', 1.0)):
+        if (value := flatten(config)[key]) != none and not config.initial_checkpoint:
+            raise UserError(
+                f'{key}={value} is for a trained model, which initial_checkpoint must name; set it, or '
+                f'{key}={none}.'
+            )
     every, saved = config.eval_every, config.checkpoint_every
     if config.early_stopping and not (config.best_metric and every and saved and every % saved == 0):
         raise UserError(

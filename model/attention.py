@@ -128,7 +128,7 @@ class Projections(nn.Module):
         config = self.config
         heads, axis = (config.num_heads, 'heads') if name == 'query' else (config.num_kv_heads, 'kv_heads')
         features, axes = (heads, config.head_dim), ('embed', axis, 'head_dim')
-        y = Linear(features, axes, config.qkv_bias, name=name)(x_BLD)
+        y = Linear(features, axes, config.qkv_bias, lora=config.lora, name=name)(x_BLD)
         return constrain(y, 'batch', 'length', f'activation_{axis}', None)
 
     def merge(self, y_BLNH: jax.Array) -> jax.Array:
@@ -136,7 +136,8 @@ class Projections(nn.Module):
         config = self.config
         y_BLNH = constrain(y_BLNH, 'batch', 'length', 'activation_heads', None)
         axes, stddev = ('heads', 'head_dim', 'embed'), residual_stddev(config)
-        return Linear((config.embed_dim,), axes, config.use_bias, stddev, name='out')(y_BLNH)
+        out = Linear((config.embed_dim,), axes, config.use_bias, stddev, config.lora, name='out')
+        return out(y_BLNH)
 
     @property
     def scale(self) -> float | None:

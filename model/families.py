@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from configs.errors import UserError, choose
+from model.lora import LoRA
 from parallel import rules
 
 STRUCTURES = ('decoder', 'prefix_decoder', 'encoder', 'encoder_decoder')
@@ -149,6 +150,7 @@ class ModelConfig:
     attention: str
     remat: str
     compute_dtype: str
+    lora: LoRA | None  # adapters beside the kernels
     unroll: int  # blocks that are compiled one by one, in each pass of the scan over layers
 
 
@@ -156,7 +158,8 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     """Resolves an experiment's model against its family.
 
     Args:
-      config: the whole experiment: `model`, `sequence_length`, `target_length` and `compute_dtype` are read.
+      config: the whole experiment: `model`, `lora`, `sequence_length`, `target_length` and `compute_dtype`
+        are read.
       vocab_size: ids of the tokenizer.
       platform: 'cpu', 'gpu' or 'tpu', on which the model is to run; None: the one JAX finds here.
 
@@ -191,6 +194,8 @@ def resolve(config: Any, *, vocab_size: int, platform: str | None = None) -> Mod
     longest = max(config.sequence_length, (config.target_length or 0) if both else 0)
     default('max_length', longest)
     default('pooler', keys['num_classes'] > 0)
+    lora = config.lora
+    keys['lora'] = LoRA(lora.rank, lora.alpha, tuple(lora.targets)) if lora.rank else None
     keys['compute_dtype'] = compute_dtype(config.compute_dtype, platform)
     # XLA's CPU back end copies what a scan carries from the forward to the backward pass: a tenth of a
     # step. Rematerialisation needs the scan, lest the compiler merge what is computed twice.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from model import lora
 from model.families import ModelConfig
 from model.transformer import Transformer
 
@@ -17,25 +20,31 @@ def count_parameters(config: ModelConfig) -> int:
 def matmul_parameters(config: ModelConfig) -> int:
     """Returns the number of parameters that tokens are multiplied by.
 
-    These are the kernels, and the table of a tied embedding, which is looked up on the way in but
-    multiplied by on the way out.
+    These are the kernels and their adapters, and the table of a tied embedding, which is looked up on
+    the way in but multiplied by on the way out.
     """
     return sum(_matmul_sizes(config).values())
 
 
 def train_flops_per_row(
-    config: ModelConfig, length: int, *, encoder_length: int = 0, predicted: int | None = None
+    config: ModelConfig,
+    length: int,
+    *,
+    encoder_length: int = 0,
+    predicted: int | None = None,
+    learnt: Callable[[str], bool] = lambda name: True,
 ) -> int:
     """Returns the floating-point operations of one sequence's forward and backward passes.
 
-    6 per matmul parameter and token, and 12 · heads · head_dim · length² for each layer's attention. As in
-    PaLM, appendix B, attention counts the whole square of positions, of which a causal model
-    needs half; rematerialisation, norms and activations do not count.
+    6 per matmul parameter and token, 4 if it is frozen and has no gradient, and 12 · heads · head_dim ·
+    length² for each layer's attention. As in PaLM, appendix B, attention counts the whole square of
+    positions, of which a causal model needs half; rematerialisation, norms and activations do not count.
 
     Args:
       length: tokens that the decoder, or the only stack of blocks, reads.
       encoder_length: tokens that a separate encoder reads.
       predicted: tokens whose logits are computed; None: `length`.
+      learnt: of a parameter's name, whether it is learnt.
     """
     predicted = length if predicted is None else predicted
     products = 0
@@ -46,7 +55,7 @@ def train_flops_per_row(
         of_logits = name.startswith(('token_embedding', 'unembed', 'head_dense'))
         of_row = name.startswith(('pooler', 'classifier'))
         tokens = encoder_length if of_encoder else predicted if of_logits else 1 if of_row else length
-        products += 6 * size * tokens
+        products += (6 if learnt(name) else 4) * size * tokens
     scores = (
         config.num_layers * length * (length + encoder_length) + config.encoder_layers * encoder_length**2
     )
@@ -56,7 +65,8 @@ def train_flops_per_row(
 def _matmul_sizes(config: ModelConfig) -> dict[str, int]:
     """Returns {name: elements} of the parameters that tokens are multiplied by."""
     tied = {'token_embedding/embedding'} if config.tie_embeddings and config.head != 'none' else set()
-    return {name: size for name, size in _sizes(config).items() if name.endswith('kernel') or name in tied}
+    kinds = (lora.KERNEL, lora.A, lora.B)
+    return {name: size for name, size in _sizes(config).items() if name.endswith(kinds) or name in tied}
 
 
 def _sizes(config: ModelConfig) -> dict[str, int]:

@@ -9,14 +9,17 @@ B batch · L length · D embed · F mlp
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from model import lora as lora_names
 from model.contraction import contract
 from model.families import ModelConfig
+from model.lora import LoRA
 from parallel.rules import constrain
 
 INIT_STDDEV = 0.02  # of every matrix; Radford et al. 2019 and the released GPT-2
@@ -106,12 +109,16 @@ class Norm(nn.Module):
 
 
 class Linear(nn.Module):
-    """Contracts the last axes of x with a kernel; `axes` names the kernel's, inputs then outputs."""
+    """Contracts the last axes of x with a kernel; `axes` names the kernel's, inputs then outputs.
+
+    The kernel has adapters beside it (model/lora.py) if `lora` says so.
+    """
 
     features: tuple[int, ...]
     axes: tuple[str, ...]
     use_bias: bool
     stddev: float = INIT_STDDEV
+    lora: LoRA | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -120,9 +127,20 @@ class Linear(nn.Module):
         shape = x.shape[-inputs:] + self.features
         kernel = parameter(self, 'kernel', nn.initializers.normal(self.stddev), shape, self.axes)
         y = contract(x, kernel, inputs)
+        if self.lora and self.lora.adapts(self.path):
+            y += self._adapt(x, inputs, self.lora)
         if self.use_bias:
             y += parameter(self, 'bias', nn.initializers.zeros, self.features, self.axes[inputs:])
         return y.astype(x.dtype)
+
+    def _adapt(self, x: jax.Array, inputs: int, lora: LoRA) -> jax.Array:
+        """Returns what the adapters add, float32; the spread of A keeps x A as large as x."""
+        sizes, axes = x.shape[-inputs:], self.axes
+        init = nn.initializers.normal(math.prod(sizes) ** -0.5)
+        a = parameter(self, lora_names.A, init, (*sizes, lora.rank), (*axes[:inputs], 'rank'))
+        zeros = nn.initializers.zeros
+        b = parameter(self, lora_names.B, zeros, (lora.rank, *self.features), ('rank', *axes[inputs:]))
+        return lora.scale * contract(contract(x, a, inputs).astype(x.dtype), b)
 
 
 class MLP(nn.Module):
@@ -137,10 +155,12 @@ class MLP(nn.Module):
         activation = ACTIVATIONS[config.activation]
 
         def widen(name: str) -> jax.Array:
-            y_BLF = Linear((config.mlp_dim,), ('embed', 'mlp'), config.use_bias, name=name)(x_BLD)
+            widen = Linear((config.mlp_dim,), ('embed', 'mlp'), config.use_bias, lora=config.lora, name=name)
+            y_BLF = widen(x_BLD)
             return constrain(y_BLF, 'batch', 'length', 'activation_mlp')
 
         up_BLF = widen('up')
         hidden_BLF = activation(widen('gate')) * up_BLF if config.gated_mlp else activation(up_BLF)
         axes, stddev = ('mlp', 'embed'), residual_stddev(config)
-        return Linear((config.embed_dim,), axes, config.use_bias, stddev, name='down')(hidden_BLF)
+        down = Linear((config.embed_dim,), axes, config.use_bias, stddev, config.lora, name='down')
+        return down(hidden_BLF)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -27,11 +28,24 @@ def get(name: str) -> ModuleType:
     return importlib.import_module(f'{__name__}.{choose("objective", name, known)}')
 
 
-def train_flops_per_row(objective: ModuleType, config: Any, model_config: Any, tokenizer: Any) -> int:
-    """Returns the floating-point operations of a row's forward and backward passes."""
+def train_flops_per_row(
+    objective: ModuleType,
+    config: Any,
+    model_config: Any,
+    tokenizer: Any,
+    learnt: Callable[[str], bool] = lambda name: True,
+) -> int:
+    """Returns the floating-point operations of a row's forward and backward passes.
+
+    `learnt` says, of a parameter's name, whether it is; frozen ones cost less.
+    """
     if hasattr(objective, 'train_flops_per_row'):
         return objective.train_flops_per_row(config, model_config, tokenizer)
     lengths = objective.lengths(config)
     return flops.train_flops_per_row(
-        model_config, lengths.tokens, encoder_length=lengths.encoder_tokens, predicted=lengths.predicted
+        model_config,
+        lengths.tokens,
+        encoder_length=lengths.encoder_tokens,
+        predicted=lengths.predicted,
+        learnt=learnt,
     )

@@ -27,6 +27,7 @@ LOGICAL_RULES: tuple[tuple[str, MeshAxes], ...] = (
     ('type', None),
     ('bucket', None),
     ('norm', None),
+    ('rank', None),
     ('head_dim', None),
     ('embed', 'fsdp'),
     ('heads', 'tensor'),

@@ -20,19 +20,21 @@ from configs import base, experiment
 from configs.errors import UserError
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
+from model import lora
 from model.transformer import Transformer
 from model.word_embeddings import WordEmbeddings
-from training import freezing, origin, vectors
+from training import adapters, freezing, origin, vectors
 from training import state as states
 from training.building import build_model
 from training.console import Log
 from training.origin import Origin
 from training.state import TrainState
 
-# Parameters of a task's own, which begin at random where the model has none that fit.
-HEADS = (r'^pooler/', r'^classifier/', r'^span_head/')
-# Those that make logits of words, which a task may leave out.
+# Parameters that make logits of words, which a task may leave out.
 LOGIT_HEADS = (r'^head_dense/', r'^head_norm/', r'^output_bias$', r'^unembed/')
+
+# Those that begin at random where the model has none that fit.
+NEW = (*freezing.HEADS, *lora.ADAPTERS)
 
 # Keys of config.model that say how the model is trained, and are never taken from the checkpoint.
 OWN_KEYS = ('dropout_rate', 'attention', 'remat', 'embedding_vectors')
@@ -61,21 +63,37 @@ class Beginning(NamedTuple):
         That is {'checkpoint': name, 'digest': SHA-256}, None without an initial checkpoint. Parameters that
         neither it nor model.embedding_vectors give are random.
         """
-        frozen = config.optimizer.frozen
+        learns = freezing.learnt(config)
         given, began = None, None
         if self.origin is not None:
             params = self.origin.read(abstract.step.sharding.mesh)
             began = {'checkpoint': self.origin.name, 'digest': self.origin.digest(params)}
             log(f'beginning from {began["checkpoint"]}, digest {began["digest"][:12]}', style='bold')
             given = _fitting(params, abstract.whole_params(), began['checkpoint'], log)
-        state = states.create(model, optimizer, abstract, seed=config.seed, frozen=frozen, given=given)
+        adapters.check(abstract.params, config.lora.targets if config.lora.rank else ())
+        state = states.create(model, optimizer, abstract, seed=config.seed, learns=learns, given=given)
         if config.model.embedding_vectors:
             params = freezing.join(state.params, state.frozen)
             params = vectors.plant(params, config.model.embedding_vectors, tokenizer)
-            learnt, still = freezing.split(params, frozen)
+            learnt, still = freezing.split(params, learns)
             ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, learnt)
             state = state._replace(params=learnt, frozen=still, ema_params=ema_params)
         return state, began
+
+
+def completed(
+    state: TrainState, abstract: TrainState, config: ConfigDict, meta: dict[str, Any]
+) -> TrainState:
+    """Returns a state that was restored, with what `kept` left out of its checkpoint."""
+    if not config.lora.rank:
+        return state
+    frozen = origin.read_again(meta['initial'], abstract.frozen, abstract.step.sharding.mesh)
+    return state._replace(frozen=frozen)
+
+
+def kept(state: TrainState, config: ConfigDict) -> TrainState:
+    """Returns what checkpoints hold of a state: with adapters, not what lies in the initial checkpoint."""
+    return state._replace(frozen=None) if config.lora.rank else state
 
 
 def find(config: ConfigDict, workdir: Path, mesh: Mesh) -> Beginning:
@@ -145,13 +163,11 @@ def _fitting(params: Any, wanted: Any, where: str, log: Log) -> dict[str, jax.Ar
     there, here = freezing.named(params), freezing.named(wanted)
     fitting = {name for name in there if name in here and there[name].shape == here[name].shape}
     new, gone = sorted(here.keys() - fitting), sorted(there.keys() - fitting)
-    wrong = [
-        f'{name} {list(here[name].shape)} is missing' for name in new if not freezing.matches(name, HEADS)
-    ]
+    wrong = [f'{name} {list(here[name].shape)} is missing' for name in new if not freezing.matches(name, NEW)]
     wrong += [
         f'{name} {list(there[name].shape)} is left over'
         for name in gone
-        if not freezing.matches(name, (*HEADS, *LOGIT_HEADS))
+        if not freezing.matches(name, (*freezing.HEADS, *LOGIT_HEADS))
     ]
     if wrong:
         raise UserError(

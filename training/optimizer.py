@@ -1,4 +1,4 @@
-"""AdamW, AdaGrad and plain descent, their learning-rate schedules, and which parameters decay."""
+"""AdamW, AdaGrad and plain descent, their learning rates by step and by layer, and which parameters decay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -55,6 +56,34 @@ def decay_mask(params, patterns: tuple[str, ...]):
     )
 
 
+def layer_scales(params, decay: float, num_layers: int, encoder_layers: int):
+    """Returns a tree of what learning rates are multiplied by, as arrays that broadcast over the parameters.
+
+    With D blocks in all, an encoder's before a decoder's: decay^(D + 1) for embeddings, decay^(D − i) for
+    block i = 0, 1, …, and 1 for what follows them. Source: Clark et al. 2020 (ELECTRA), appendix B; the
+    exponents are those of BEiT's code (Bao et al. 2022).
+
+    Args:
+      params: nested dict; blocks are stacked on the first axis.
+      decay: from 0 to 1.
+      num_layers, encoder_layers: blocks of the decoder, or the only stack, and of a separate encoder.
+    """
+    depth = num_layers + encoder_layers
+    first_block = {'encoder_blocks': 0, 'blocks': encoder_layers}
+
+    def scale(path: tuple, leaf: jax.Array):
+        name = parameter_name(path)
+        stack = name.split('/')[0]
+        if stack in first_block:
+            blocks = first_block[stack] + np.arange(leaf.shape[0], dtype=np.float32)
+            return np.reshape(decay ** (depth - blocks), (-1, *[1] * (leaf.ndim - 1)))
+        if re.search(r'embedding|relative_bias', name):
+            return np.float32(decay ** (depth + 1))
+        return np.float32(decay**num_layers if stack == 'encoder_norm' else 1.0)
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Returns the optimizer that `optimizer.name` names.
 
@@ -62,8 +91,21 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
       'adagrad'  rates divided by the root of all squared gradients (Duchi et al. 2011), without decay,
       'sgd'      the gradient times the rate.
 
-    Clipping is the training step's, which needs the gradient's norm in any case.
+    With optimizer.layer_decay the rate of lower layers is less. Clipping is the training step's, which needs
+    the gradient's norm in any case.
     """
+    options, model = config.optimizer, config.model
+    if options.layer_decay == 1.0:
+        return _same_rate(config)
+
+    def decay_by_layer(updates, params=None):
+        scales = layer_scales(updates, options.layer_decay, model.num_layers, model.encoder_layers or 0)
+        return jax.tree.map(jnp.multiply, updates, scales)
+
+    return optax.chain(_same_rate(config), optax.stateless(decay_by_layer))
+
+
+def _same_rate(config: ConfigDict) -> optax.GradientTransformation:
     options = config.optimizer
     schedule = make_schedule(config)
     if options.name == 'adagrad':

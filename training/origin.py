@@ -9,9 +9,11 @@ import abc
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -20,7 +22,7 @@ from configs.errors import UserError
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
 from model.decoding import Decoding
-from training import freezing, pretrained
+from training import adapters, freezing, pretrained
 from training.building import abstract_params, build_model
 from training.checkpoint import Checkpoints, DamagedCheckpointError, describe
 from training.pretrained import Published
@@ -92,11 +94,16 @@ class RunOrigin(Origin):
     steps: list[int]  # all that the run keeps
 
     def read(self, mesh: Mesh) -> Any:
-        """Returns the parameters, their moving average where there is one; UserError if they are damaged."""
-        abstract = abstract_params(build_model(self.config, self.tokenizer, mesh), mesh)
-        learnt, frozen = freezing.split(abstract, self.config.optimizer.frozen)
-        key = 'ema_params' if self.config.ema_decay else 'params'
-        wanted = {key: learnt} | ({'frozen': frozen} if frozen else {})
+        """Returns the parameters, their moving average where there is one, with adapters merged into them.
+
+        Raises UserError if they are damaged, or the model that adapters belong to is not as it was.
+        """
+        config = experiment.from_dict(self.meta['config'])
+        config.model.attention = 'auto'
+        model = build_model(config, self.tokenizer, mesh)
+        learnt, frozen = freezing.split(abstract_params(model, mesh), freezing.learnt(config))
+        key = 'ema_params' if config.ema_decay else 'params'
+        wanted = {key: learnt} | ({'frozen': frozen} if frozen and not config.lora.rank else {})
         checkpoints = Checkpoints(self.directory / 'checkpoints', read_only=True)
         try:
             state, _ = checkpoints.restore(self.step, wanted)
@@ -104,11 +111,41 @@ class RunOrigin(Origin):
             raise _damaged(self.directory, self.step, self.steps, error) from error
         finally:
             checkpoints.close()
-        return freezing.join(state[key], state.get('frozen'))
+        adapted = getattr(model.config, 'lora', None)
+        if adapted is None:
+            return freezing.join(state[key], state.get('frozen'))
+        frozen = read_again(self.meta['initial'], frozen, mesh)
+        return adapters.merge(freezing.join(state[key], frozen), adapted)
 
     def digest(self, params: Any) -> str:
         """Returns a SHA-256 (hex) of the digests of all arrays of the checkpoint, which `read` compares."""
-        return _sha256(self.meta['arrays'])
+        return _sha256([self.meta['arrays'], self.meta.get('initial')])
+
+
+def read_again(began: dict[str, str], wanted: Mapping[str, Any] | None, mesh: Mesh) -> dict[str, Any]:
+    """Returns those parameters of an initial checkpoint that a run with adapters leaves as they are.
+
+    Args:
+      began: {'checkpoint', 'digest'}, of the run's meta.
+      wanted: the parameters, or what stands for them.
+
+    Raises:
+      UserError: when that model is gone or has changed.
+    """
+    try:
+        base = find(began['checkpoint'])
+    except UserError as error:
+        raise UserError(
+            f'the adapters belong to {began["checkpoint"]}, which must be there: {error}'
+        ) from error
+    params = base.read(mesh)
+    if base.digest(params) != began['digest']:
+        raise UserError(
+            f'{began["checkpoint"]} is not the model that the adapters were trained on: its digest is '
+            f'{base.digest(params)[:12]}, not {began["digest"][:12]}. Put that one back.'
+        )
+    params = freezing.named(params)
+    return unflatten_dict({name: params[name] for name in freezing.named(wanted or {})}, sep='/')
 
 
 def _find_run(checkpoint: str) -> RunOrigin:
@@ -141,6 +178,7 @@ def _find_run(checkpoint: str) -> RunOrigin:
         raise UserError(f'{directory}/tokenizer is not the one this model was trained with; restore it.')
     config = experiment.from_dict(meta['config'])
     config.model.attention = 'auto'  # what this machine has, not the one it was trained on
+    config.lora.rank = 0  # `read` merges adapters
     name = f'{directory}@{step}'
     return RunOrigin(name, directory, step, config, meta, tokenizer, RUN_DECODING, steps)
 

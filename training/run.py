@@ -238,7 +238,7 @@ def save_as_run(opened: Run, directory: Path) -> None:
     """Writes a model as a run of its own, whole or not at all: step, config, tokenizer and parameters."""
     config = opened.config.copy_and_resolve_references()
     config.ema_decay = 0.0  # the average, where there was one, is what was opened
-    config.initial_checkpoint, config.optimizer.frozen = '', ()
+    config.initial_checkpoint, config.optimizer.frozen = '', ()  # all of it lies here
     beside = prepare_directory(pretrained.beside(directory))
     experiment.save(config, beside / 'config.json')
     opened.tokenizer.save(beside / 'tokenizer')

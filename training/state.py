@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,10 @@ from jax.sharding import PartitionSpec as P
 
 from parallel import rules
 from training import freezing
+from training.freezing import Learnt
 from training.optimizer import parameter_name
+
+EVERYTHING = Learnt()
 
 
 class TrainState(NamedTuple):
@@ -41,16 +44,16 @@ def initialise(
     *,
     seed: int,
     ema: bool,
-    frozen: Sequence[str] = (),
+    learns: Learnt = EVERYTHING,
     given: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Returns the state before the first step; traced, so that `create` can shard it.
 
-    Parameters are those `given` ({name: array}), and for the rest what `seed` decides. Those whose names
-    match patterns of `frozen` stay as they are.
+    Parameters are those `given` ({name: array}), and for the rest what `seed` decides; `learns` says which of
+    them are learnt.
     """
     params = freezing.named(init_params(model, seed)) | dict(given or {})
-    learnt, still = freezing.split(unflatten_dict(params, sep='/'), frozen)
+    learnt, still = freezing.split(unflatten_dict(params, sep='/'), learns)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero,
@@ -78,11 +81,11 @@ def state_shardings(
     shardings: Any,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    frozen: Sequence[str] = (),
+    learns: Learnt = EVERYTHING,
 ) -> TrainState:
     """Returns a TrainState of NamedShardings: moments and averages lie as their parameters do."""
     replicated = NamedSharding(mesh, P())
-    learnt, still = freezing.split(shardings, frozen)
+    learnt, still = freezing.split(shardings, learns)
     opt_state = optax.tree.map_params(
         optimizer,
         lambda _, sharding: sharding,
@@ -108,15 +111,15 @@ def abstract_state(
     *,
     seed: int,
     ema: bool,
-    frozen: Sequence[str] = (),
+    learns: Learnt = EVERYTHING,
 ) -> TrainState:
     """Returns the state's shapes, dtypes and shardings without computing anything."""
-    abstract = jax.eval_shape(lambda: initialise(model, optimizer, seed=seed, ema=ema, frozen=frozen))
+    abstract = jax.eval_shape(lambda: initialise(model, optimizer, seed=seed, ema=ema, learns=learns))
     cut = rules.shardings(boxed_params(model), mesh)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
-        state_shardings(abstract, cut, optimizer, mesh, frozen),
+        state_shardings(abstract, cut, optimizer, mesh, learns),
     )
 
 
@@ -126,7 +129,7 @@ def create(
     abstract: TrainState,
     *,
     seed: int,
-    frozen: Sequence[str] = (),
+    learns: Learnt = EVERYTHING,
     given: Mapping[str, jax.Array] | None = None,
 ) -> TrainState:
     """Computes the first state directly into its shards: no device ever holds it whole.
@@ -136,7 +139,7 @@ def create(
 
     def init(given: Mapping[str, jax.Array] | None) -> TrainState:
         ema = abstract.ema_params is not None
-        return initialise(model, optimizer, seed=seed, ema=ema, frozen=frozen, given=given)
+        return initialise(model, optimizer, seed=seed, ema=ema, learns=learns, given=given)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(init, out_shardings=shardings, donate_argnums=0)(given)

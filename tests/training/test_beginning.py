@@ -59,8 +59,8 @@ def start(config, workdir: Path, tmp_path: Path):
     mesh = make_mesh(MESH)
     begins = beginning.find(config, workdir, mesh)
     model, optimizer = build_model(config, begins.tokenizer, mesh), make_optimizer(config)
-    frozen = config.optimizer.frozen
-    abstract = states.abstract_state(model, optimizer, mesh, seed=0, ema=config.ema_decay > 0, frozen=frozen)
+    learns = freezing.learnt(config)
+    abstract = states.abstract_state(model, optimizer, mesh, seed=0, ema=config.ema_decay > 0, learns=learns)
     log = Log(tmp_path / 'log.txt', quiet=True)
     state, began = begins.first_state(model, optimizer, abstract, config, begins.tokenizer, log)
     log.close()

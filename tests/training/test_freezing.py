@@ -14,6 +14,7 @@ from model.transformer import Transformer
 from parallel.mesh import make_mesh
 from tests.training.test_step import TOKENIZER, rows
 from training import freezing
+from training.freezing import Learnt
 from training.optimizer import make_optimizer, make_schedule
 from training.state import abstract_state, create
 from training.step import make_train_step
@@ -22,13 +23,13 @@ PARAMS = {'blocks': {'mlp': {'kernel': 1}, 'norm': {'scale': 2}}, 'table': 3}
 
 
 def test_a_split_joins_to_the_whole():
-    learnt, frozen = freezing.split(PARAMS, ('kernel$', '^table'))
+    learnt, frozen = freezing.split(PARAMS, Learnt(('kernel$', '^table')))
     assert (learnt, frozen) == (
         {'blocks': {'norm': {'scale': 2}}},
         {'blocks': {'mlp': {'kernel': 1}}, 'table': 3},
     )
     assert freezing.join(learnt, frozen) == PARAMS
-    assert freezing.split(PARAMS, ()) == (PARAMS, None)
+    assert freezing.split(PARAMS, Learnt()) == (PARAMS, None)
     assert freezing.join(PARAMS, None) == PARAMS
 
 
@@ -37,7 +38,7 @@ def test_a_split_joins_to_the_whole():
 )
 def test_patterns_that_freeze_nothing_or_all_are_refused(patterns, message):
     with pytest.raises(UserError, match=message):
-        freezing.split(PARAMS, patterns)
+        freezing.split(PARAMS, Learnt(patterns))
 
 
 def training(frozen: tuple[str, ...], ema_decay: float = 0.0):
@@ -48,7 +49,7 @@ def training(frozen: tuple[str, ...], ema_decay: float = 0.0):
     config.ema_decay = ema_decay
     model = Transformer(families.resolve(config, vocab_size=512))
     optimizer = make_optimizer(config)
-    options = {'seed': 0, 'frozen': frozen}
+    options = {'seed': 0, 'learns': Learnt(frozen)}
     abstract = abstract_state(model, optimizer, make_mesh(config.mesh), ema=ema_decay > 0, **options)
     state = create(model, optimizer, abstract, **options)
     causal = objectives.get('causal')
