@@ -6,8 +6,8 @@
 
 learns from both at once: where the model is certain of a text, it is to say the same when tokens are hidden
 and units dropped (UDA, Xie et al. 2020; FixMatch, Sohn et al. 2020). `:student` is for rounds of
-self-training with noise (Noisy Student, Xie et al. 2020): a teacher labels the texts, a student learns from its
-labels and becomes the next teacher.
+self-training with noise (Noisy Student, Xie et al. 2020): a teacher labels the texts, a student learns from
+its labels and becomes the next teacher.
 
   python label.py --checkpoint=runs/teacher --input=many.jsonl --output=labelled.jsonl --balance
   python train.py --config=configs/semi_supervised.py:student --workdir=runs/student \
