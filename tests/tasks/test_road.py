@@ -14,7 +14,7 @@ from tasks import builtin
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
-# Sums over devices are made in another order, so float32 rounding (6e-8) differs, and grows over steps of Adam.
+# Sums over devices are made in another order: float32 rounding (6e-8) differs, and grows over steps of Adam.
 TOLERANCE = 1e-4
 SMALL = ['--config.tokenizer.vocab_size=420', '--config.log_every=1']
 TRAIN_MESHES = """
@@ -179,18 +179,29 @@ TRAIN = ['train.py', '--workdir={directory}/x']
             "task.name='summarization' is done by models that write",
         ),
         (
-            ['label.py', '--checkpoint={teacher}', '--input=builtin:opinions', '--output={directory}/l.jsonl']
-            + ['--task=classification'],
+            [
+                'label.py',
+                '--checkpoint={teacher}',
+                '--input=builtin:opinions',
+                '--output={directory}/l.jsonl',
+                '--task=classification',
+            ],
             'cannot label for --task=classification',
         ),
         (
-            [*TRAIN, '--config=configs/finetune.py:sentiment:smoke']
-            + ['--config.task.source={directory}/one-class.jsonl'],
+            [
+                *TRAIN,
+                '--config=configs/finetune.py:sentiment:smoke',
+                '--config.task.source={directory}/one-class.jsonl',
+            ],
             'has one class',
         ),
         (
-            [*TRAIN, '--config=configs/finetune.py:summarization:smoke']
-            + ['--config.task.source={directory}/sentiment.jsonl'],
+            [
+                *TRAIN,
+                '--config=configs/finetune.py:summarization:smoke',
+                '--config.task.source={directory}/sentiment.jsonl',
+            ],
             "has no 'summary|highlights|target|title' for the field 'summary'",
         ),
     ],
