@@ -62,3 +62,21 @@ def test_llama_7b_has_its_published_size(make_config):
     )
     assert count_parameters(config) == 6_738_415_616
     assert flops.matmul_parameters(config) == 6_738_415_616 - 32000 * 4096 - 65 * 4096
+
+
+def test_a_frozen_kernel_has_no_gradient_to_compute(make_model):
+    model, params = make_model('llama', num_layers=3)
+    batch, length, config = 2, 24, model.config
+
+    def loss(learnt, frozen, tokens):
+        blocks = params['blocks'] | {'mlp': frozen}
+        return jnp.sum(model.apply({'params': learnt | {'blocks': blocks}}, tokens))
+
+    learnt, frozen = {name: params[name] for name in params if name != 'blocks'}, params['blocks']['mlp']
+    tokens = np.zeros((batch, length), np.int32)
+    whole, part = (
+        dot_flops(jax.make_jaxpr(jax.grad(loss, argnums=which))(learnt, frozen, tokens).jaxpr)
+        for which in ((0, 1), 0)
+    )
+    count = lambda learnt: batch * train_flops_per_row(config, length, learnt=learnt)  # noqa: E731
+    assert whole - part == count(lambda name: True) - count(lambda name: 'mlp' not in name)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from training.optimizer import decay_mask, make_optimizer, make_schedule
+from training.optimizer import decay_mask, layer_scales, make_optimizer, make_schedule
 
 
 def experiment(**options):
@@ -67,3 +67,28 @@ def test_adamw_is_the_papers_algorithm():
         theta = theta - 0.01 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8) + 0.1 * theta)
     # float32 against float64 over five updates
     np.testing.assert_allclose(params['kernel'], theta, rtol=1e-5, atol=1e-6)
+
+
+def test_rates_fall_from_layer_to_layer():
+    stacks = {'encoder_blocks': {'kernel': np.ones((3, 2, 2))}, 'blocks': {'bias': np.ones((2, 4))}}
+    others = ('token_embedding', 'relative_bias', 'encoder_norm', 'final_norm', 'unembed', 'classifier')
+    params = stacks | dict.fromkeys(others, np.ones(4))
+    scales = layer_scales(params, 0.5, num_layers=2, encoder_layers=3)
+    assert scales['encoder_blocks']['kernel'].ravel().tolist() == [0.5**5, 0.5**4, 0.5**3]
+    assert scales['blocks']['bias'].ravel().tolist() == [0.5**2, 0.5**1]
+    assert [float(scales[name]) for name in others] == [0.5**6, 0.5**6, 0.5**2, 1, 1, 1]
+
+
+def test_layer_decay_scales_what_adamw_would_do():
+    params = {'blocks': {'kernel': np.ones((2, 3), np.float32)}, 'pooler': {'kernel': np.ones(3, np.float32)}}
+    config = experiment(schedule='constant', warmup_steps=0)
+    config.model.num_layers = 2
+    whole = make_optimizer(config)
+    config.optimizer.layer_decay = 0.5
+    decayed = make_optimizer(config)
+    expected, _ = whole.update(params, whole.init(params), params)
+    found, _ = decayed.update(params, decayed.init(params), params)
+    np.testing.assert_allclose(
+        found['blocks']['kernel'], expected['blocks']['kernel'] * np.array([[0.25], [0.5]])
+    )
+    np.testing.assert_array_equal(found['pooler']['kernel'], expected['pooler']['kernel'])
