@@ -185,10 +185,8 @@ class LatheLM(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         pairs = [(context, continuation) for _, context, continuation in requests]
-        too_long = sum(len(context) + len(asked) > self._max_length + 1 for context, asked in pairs)
-        self.cut[f'questions with an answer exceed {self._max_length} tokens and lost their beginning'] += (
-            too_long
-        )
+        cut = f'questions with an answer exceed {self._max_length} tokens and lost their beginning'
+        self.cut[cut] += sum(len(context) + len(asked) > self._max_length + 1 for context, asked in pairs)
         return self._score(pairs)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
