@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from configs import base
@@ -150,17 +151,21 @@ def test_evaluate_prints_and_writes_what_the_harness_finds_by_itself(gguf, publi
     found = [json.loads(line) for line in lines]
     for name, samples in expected['samples'].items():
         mine = [sample for sample in found if sample['task'] == name]
-        assert len(mine) == len(samples) == 40
-        for one, other in zip(mine, samples, strict=True):
-            assert one['doc_id'] == other['doc_id']
-            if name == 'go_on':
-                assert one['resps'] == other['resps']
+        assert len(mine) == 40
+        check_alike(mine, samples)
+
+
+def check_alike(ours: list[dict], expected: list[dict]) -> None:
+    """The same texts, or log-probabilities within TOLERANCE of which the same are greedy, for each document."""
+    for one, other in zip(ours, expected, strict=True):
+        assert one['doc_id'] == other['doc_id']
+        for mine, theirs in zip(one['filtered_resps'], other['filtered_resps'], strict=True):
+            if isinstance(theirs, str):
+                assert mine == theirs
                 continue
-            for (mine_p, mine_greedy), (their_p, their_greedy) in zip(
-                one['filtered_resps'], other['filtered_resps'], strict=True
-            ):
-                assert mine_p == pytest.approx(their_p, rel=0, abs=TOLERANCE)
-                assert mine_greedy == their_greedy
+            (mine_p, *mine_greedy), (their_p, *their_greedy) = np.atleast_1d(mine), np.atleast_1d(theirs)
+            assert mine_p == pytest.approx(their_p, rel=0, abs=TOLERANCE)
+            assert mine_greedy == their_greedy
 
 
 def test_texts_longer_than_the_model_are_cut_and_scored_alike(gguf, published, tasks):
@@ -173,10 +178,11 @@ def test_texts_longer_than_the_model_are_cut_and_scored_alike(gguf, published, t
     ours, notes = harness.evaluate(opened, benchmarks, 'smollm2')
     expected = theirs(published, tasks, names, limit=6, max_length=32)
     for name in names:
+        check_alike(ours['samples'][name], expected['samples'][name])
         scores = {key: value for key, value in expected['results'][name].items() if isinstance(value, float)}
         assert scores
-        for key, value in scores.items():
-            assert ours['results'][name][key] == pytest.approx(value, rel=1e-5)
+        for key, value in scores.items():  # perplexities: what TOLERANCE comes to for a word, of 10 or more
+            assert ours['results'][name][key] == pytest.approx(value, rel=TOLERANCE / 10)
     assert 'exceed 32 tokens' in notes[0]
 
 
