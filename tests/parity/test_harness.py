@@ -156,7 +156,7 @@ def test_evaluate_prints_and_writes_what_the_harness_finds_by_itself(gguf, publi
 
 
 def check_alike(ours: list[dict], expected: list[dict]) -> None:
-    """The same texts, or log-probabilities within TOLERANCE of which the same are greedy, for each document."""
+    """Texts are equal, log-probabilities within TOLERANCE, and the same of them greedy, for each document."""
     for one, other in zip(ours, expected, strict=True):
         assert one['doc_id'] == other['doc_id']
         for mine, theirs in zip(one['filtered_resps'], other['filtered_resps'], strict=True):
