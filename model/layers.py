@@ -119,7 +119,7 @@ class Linear(nn.Module):
         inputs = len(self.axes) - len(self.features)
         shape = x.shape[-inputs:] + self.features
         kernel = parameter(self, 'kernel', nn.initializers.normal(self.stddev), shape, self.axes)
-        y = contract(x, kernel, inputs)
+        y = contract(x, kernel, inputs, axes=self.axes)
         if self.use_bias:
             y += parameter(self, 'bias', nn.initializers.zeros, self.features, self.axes[inputs:])
         return y.astype(x.dtype)

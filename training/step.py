@@ -12,6 +12,8 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from configs.errors import UserError
+from training.optimizer import parameter_name
 from training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -32,6 +34,12 @@ def make_train_step(
     finite leaves parameters and optimizer as they were and is counted. Metrics are float32 scalars.
     """
 
+    if config.gradient_dtype == 'bfloat16' and model.config.compute_dtype != 'bfloat16':  # pyright: ignore
+        raise UserError(
+            "gradient_dtype='bfloat16' needs compute_dtype='bfloat16': it rounds the kernels, which is nothing "
+            'new to a model that computes so.'
+        )
+
     def loss_sums(params: Any, part: Batch, key: jax.Array | None):
         loss, weight, sums = objective.loss(model, params, part, config=config, dropout_key=key)
         return loss, {'weight': weight, 'loss': loss, **sums}
@@ -40,8 +48,11 @@ def make_train_step(
         gradient = jax.grad(loss_sums, has_aux=True)
 
         def gradient_of_part(part: Batch, index: jax.Array | int):
-            return gradient(params, part, None if key is None else jax.random.fold_in(key, index))
+            part_key = None if key is None else jax.random.fold_in(key, index)
+            grads, sums = gradient(rounded, part, part_key)
+            return jax.tree.map(lambda g: g.astype(jnp.float32), grads), sums
 
+        rounded = round_matrices(params) if config.gradient_dtype == 'bfloat16' else params
         return sum_over_parts(gradient_of_part, batch, config.grad_accumulation)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -86,6 +97,19 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def round_matrices(params: Any) -> Any:
+    """Returns the parameters with kernels and tables in bfloat16.
+
+    A model that computes in bfloat16 rounds them in any case before use. A gradient has its parameter's dtype
+    when devices sum it (`model.contraction`), so that this decides what they send.
+    """
+
+    def rounded(path: tuple, p: jax.Array) -> jax.Array:
+        return p.astype(jnp.bfloat16) if parameter_name(path).endswith(('kernel', 'embedding')) else p
+
+    return jax.tree_util.tree_map_with_path(rounded, params)
 
 
 def make_eval_step(
