@@ -28,9 +28,9 @@ class Chip:
         return self.link_bandwidth * (2 * max(rings, 1) if self.dimensions else 1)
 
 
-# Memory: what the compiler of libtpu 0.0.42 lets a program use, read from its refusal of a larger one. The rest:
-# cloud.google.com/tpu/docs, the system page of each version. Its interconnect figures are of both directions
-# of all links together: v4 2,400 Gb/s, v5e 1,600, v5p 4,800, v6e 3,584 (800 a link), Ironwood 9,600.
+# Memory: what the compiler of libtpu 0.0.42 lets a program use, as it says when it refuses a larger one. The
+# rest: cloud.google.com/tpu/docs, the system page of each version. It gives the interconnect in Gb/s of all
+# links in both directions: v4 2,400, v5e 1,600, v5p 4,800, v6e 3,200, Ironwood 9,600.
 GOOGLE = 'cloud.google.com/tpu/docs/{}; memory: libtpu 0.0.42'
 CHIPS = {
     'v4': Chip('TPU v4', 275e12, int(30.75 * GIB), 1228e9, 50e9, 3, source=GOOGLE.format('v4')),

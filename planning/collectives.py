@@ -1,8 +1,8 @@
 """What devices send each other in one run of a compiled program, by kind and mesh axis.
 
 Payload is the size of a collective's whole array: what an all-gather gives, a reduce-scatter takes, an
-all-reduce does both with. On the wire is what each of n devices sends (Thakur et al. 2005, sections 4.1 and 4.4, and any
-ring algorithm): (n − 1)/n of the payload, twice that of an all-reduce, all of a permutation.
+all-reduce does both with. On the wire is what each of n devices sends in a ring (Thakur et al. 2005, section
+4): (n − 1)/n of the payload, twice that of an all-reduce, all of a permutation.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def _group(instruction: Instruction, mesh_shape: Mapping[str, int]) -> list[int]
     tiles = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', text)
     if tiles:
         return _iota(tiles[2], tiles[3]).reshape(_numbers(tiles[1]))[0].tolist()
-    by_mesh = re.search(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? *\{(.*?)\}", text)
+    by_mesh = re.search(
+        r'replica_groups=mesh\[(.*?)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? *\{(.*?)\}', text
+    )
     if by_mesh:
         axes = re.findall(r"'(\w+)'=(\d+)", by_mesh[1])
         shape = [int(size) for _, size in axes]

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 
 ITEM_BYTES = {
-    **{name: 1 for name in ('pred', 's8', 'u8', 'f8e4m3fn', 'f8e5m2')},
-    **{name: 2 for name in ('bf16', 'f16', 's16', 'u16')},
-    **{name: 4 for name in ('f32', 's32', 'u32')},
-    **{name: 8 for name in ('f64', 's64', 'u64', 'c64')},
+    **dict.fromkeys(('pred', 's8', 'u8', 'f8e4m3fn', 'f8e5m2'), 1),
+    **dict.fromkeys(('bf16', 'f16', 's16', 'u16'), 2),
+    **dict.fromkeys(('f32', 's32', 'u32'), 4),
+    **dict.fromkeys(('f64', 's64', 'u64', 'c64'), 8),
 }
 _SHAPE = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|[a-z]\S*) ([a-z][\w-]*)\((.*)$')
@@ -117,7 +117,9 @@ def _count(program: Program, name: str, times: int) -> None:
     program.runs[name] = program.runs.get(name, 0) + times
     for instruction in program.computations[name]:
         for role, names in instruction.called.items():
-            if role == 'condition' or (role == 'to_apply' and instruction.opcode not in ('call', 'call-start')):
+            if role == 'condition' or (
+                role == 'to_apply' and instruction.opcode not in ('call', 'call-start')
+            ):
                 continue  # conditions cost nothing, and the others are a reduction's scalar function
             repeats = times
             if role == 'body':

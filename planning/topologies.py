@@ -45,8 +45,8 @@ class Topology:
             import libtpu  # noqa: F401  # pyright: ignore
         except ImportError as error:
             raise UserError(
-                f'--topology={self.name} needs the compiler in libtpu, which is not installed: pip install -r '
-                'requirements-tpu.txt.'
+                f'--topology={self.name} needs the compiler in libtpu, which is not installed: pip install '
+                '-r requirements-tpu.txt.'
             ) from error
         from jax.experimental import topologies
 

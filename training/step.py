@@ -36,8 +36,8 @@ def make_train_step(
 
     if config.gradient_dtype == 'bfloat16' and model.config.compute_dtype != 'bfloat16':  # pyright: ignore
         raise UserError(
-            "gradient_dtype='bfloat16' needs compute_dtype='bfloat16': it rounds the kernels, which is nothing "
-            'new to a model that computes so.'
+            "gradient_dtype='bfloat16' rounds kernels, as a model that computes in bfloat16 does anyway: set "
+            "compute_dtype='bfloat16', or leave gradient_dtype='float32'."
         )
 
     def loss_sums(params: Any, part: Batch, key: jax.Array | None):
