@@ -14,11 +14,13 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from model.contraction import contract
 from model.families import ModelConfig
 from parallel.rules import constrain
 
+PROJECTION = 'projection'  # the name under which rematerialisation may keep a linear map's result
 INIT_STDDEV = 0.02  # of every matrix; Radford et al. 2019 and the released GPT-2
 
 
@@ -122,7 +124,7 @@ class Linear(nn.Module):
         y = contract(x, kernel, inputs, axes=self.axes)
         if self.use_bias:
             y += parameter(self, 'bias', nn.initializers.zeros, self.features, self.axes[inputs:])
-        return y.astype(x.dtype)
+        return checkpoint_name(y.astype(x.dtype), PROJECTION)
 
 
 class MLP(nn.Module):

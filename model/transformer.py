@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from model.attention import Attention, Cache, Context, CrossAttention
 from model.families import ModelConfig
-from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, Linear, Norm, parameter
+from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, PROJECTION, Linear, Norm, parameter
 from model.lookup import lookup
 from model.positions import relative_buckets, rotation, sinusoids
 from model.unembedding import Unembedding
@@ -292,7 +292,9 @@ def scanned_blocks(config: ModelConfig, num_layers: int) -> type[nn.Module]:
     """Returns Block, rematerialised by policy and repeated over a leading axis of its parameters."""
     block = Block
     if config.remat != 'none':
-        policies = {'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable, 'full': None}
+        # By name, since products are float32 (model/contraction.py): what is kept is rounded.
+        keep_projections = jax.checkpoint_policies.save_only_these_names(PROJECTION)
+        policies = {'dots': keep_projections, 'full': None}
         # Inside a scan nothing can be merged across the boundary, so the barriers are not needed.
         block = nn.remat(Block, prevent_cse=False, policy=policies[config.remat])
     return nn.scan(

@@ -76,8 +76,8 @@ class Planner:
         ranked = self._ranked(where)
         if not ranked:
             raise UserError(
-                f'batch_size={self._config.batch_size} divides over no mesh of {where.devices} devices; use '
-                f'a multiple of {where.devices}, or of a part of it with model sizes that divide over the rest.'
+                f'batch_size={self._config.batch_size} divides over no mesh of {where.devices} devices that '
+                f'the model divides over too; use a multiple of {where.devices}.'
             )
         fitting = sum(estimated.memory <= search.ROOM * where.chip.memory for _, estimated in ranked)
         console.print(
