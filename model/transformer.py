@@ -162,7 +162,7 @@ class Transformer(nn.Module):
         def embed(tokens_BL, segments_BL, positions_BL, types_BL):
             if positions_BL is None:
                 positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
-            x_BLD = lookup(table_VD, tokens_BL, 'vocab', dtype)
+            x_BLD = lookup(table_VD, tokens_BL, 'vocab', dtype, config.vocab_blocks)
             if config.scale_embeddings:
                 x_BLD *= config.embed_dim**0.5
             if config.token_types:

@@ -42,10 +42,10 @@ def test_gradients_are_the_formulas_on_every_mesh(lines):
 
 @pytest.mark.slow
 def test_gradients_are_reduced_and_scattered(lines):
-    """Product, look-up and the two kinds of blocks: four gradients, each once for each ring."""
+    """Product, two look-ups, two losses in blocks: five gradients, each once for each ring."""
     for line in lines:
         if line['shape'] == [1, 8, 1, 1]:
-            assert line['scatters'] == 4 * len(line['rings'] or [8])
+            assert line['scatters'] == 5 * len(line['rings'] or [8])
 
 
 def test_they_are_the_same_without_a_mesh():

@@ -39,7 +39,9 @@ def measure(instruction: str, mesh=MESH) -> collectives.Traffic:
     ],
 )
 def test_groups_of_devices_are_mesh_axes(groups, axes):
-    traffic = measure(f'ROOT %g = bf16[64,128]{{1,0}} all-gather(%x), replica_groups={groups}, dimensions={{0}}')
+    traffic = measure(
+        f'ROOT %g = bf16[64,128]{{1,0}} all-gather(%x), replica_groups={groups}, dimensions={{0}}'
+    )
     assert traffic.axes == axes
 
 
