@@ -60,6 +60,7 @@ class Plan:
         if self.step.fits:
             result['roofline'] = dataclasses.asdict(roof) | {
                 'seconds': roof.seconds,
+                'waiting': roof.waiting,
                 'interconnect': roof.interconnect,
                 'bound_by': roof.bound_by,
             }
@@ -140,7 +141,7 @@ def _show_run(plan: Plan, console: Console) -> None:
 
 def show_ranking(plans: list[tuple[str, Plan | str]], console: Console) -> None:
     """Prints plans of one run side by side, in the order given; a text stands for one that failed."""
-    table = Table('mesh', 'parts', 'remat', 'peak', 'step', 'bound by', 'tokens/s', 'MFU', box=None)
+    table = Table('mesh', 'parts', 'remat', 'peak', 'step', 'waiting', 'bound by', 'MFU', box=None)
     for column in table.columns[3:]:
         column.justify = 'right'
     for label, plan in plans:
@@ -151,7 +152,7 @@ def show_ranking(plans: list[tuple[str, Plan | str]], console: Console) -> None:
             table.add_row(*cells, f'[red]{size(plan.step.peak)}[/]', 'does not fit')
         else:
             roof = plan.roofline
-            rest = (roof.bound_by, f'{roof.tokens_per_second:,.0f}', f'{roof.mfu:.1%}')
+            rest = (time(roof.waiting), roof.bound_by, f'{roof.mfu:.1%}')
             table.add_row(*cells, size(plan.step.peak), time(roof.seconds), *rest)
     console.print(table)
 

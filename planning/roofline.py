@@ -11,6 +11,8 @@ import dataclasses
 from planning.chips import Chip
 from planning.step import Step
 
+WAITED = {'tensor', 'context'}
+
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
@@ -32,6 +34,15 @@ class Roofline:
     def seconds(self) -> float:
         """The least time of a step."""
         return max(self.compute, self.memory, self.interconnect)
+
+    @property
+    def waiting(self) -> float:
+        """The least time of a step in which products wait for what the tensor and context axes send.
+
+        Within a layer they need it at once, while kernels and gradients can travel during other layers.
+        """
+        waited = sum(seconds for axes, seconds in self.links.items() if WAITED & set(axes.split('+')))
+        return max(self.compute + waited, self.memory, self.interconnect)
 
     @property
     def bound_by(self) -> str:
