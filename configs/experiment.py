@@ -15,6 +15,7 @@ from configs.command_line import flatten
 from configs.errors import UserError, choose
 
 CHOICES = {
+    'gradient_dtype': ('float32', 'bfloat16'),
     'optimizer.name': ('adamw', 'adagrad', 'sgd'),
     'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
     'data.mode': ('shards', 'stream'),
@@ -32,6 +33,7 @@ AT_LEAST_ONE = (
     'log_every',
     'keep_checkpoints',
     'max_skipped_steps',
+    'model.vocab_blocks',
     'sample_tokens',
     'tokenizer.sample_bytes',
     'tokenizer.vocab_size',
