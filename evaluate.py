@@ -1,4 +1,4 @@
-"""Measures trained models on held-out text.
+"""Measures trained models on held-out text, or scores their answers to a task's examples.
 
   python evaluate.py --checkpoint=runs/quickstart
   python evaluate.py --checkpoint=runs/a,runs/b@500 --output=metrics.json
@@ -9,6 +9,14 @@ directories in Hugging Face's format, hf:NAME from the hub, or FILE.gguf. The te
 directories, globs, as data.source), or all that was held out when the run's data was prepared. Printed are
 the loss in nats a token, perplexity, and bits per byte, which alone compares models across tokenizers. What
 is predicted is what the model was trained for: a decoder's next tokens, an encoder's masks, a T5's spans.
+
+  python evaluate.py --checkpoint=runs/sentiment --task=sentiment --output=results/metrics.json
+  python evaluate.py --checkpoint=runs/a,runs/b,model.gguf --task=summarization --data=articles.jsonl
+
+A task (a file in tasks/) scores answers to what a run held out, or to all labelled examples in --data, and
+shows each metric with its 95 % confidence interval, a baseline, and each model's size, speed and memory.
+--output also writes the predictions, and pictures. --fields says where the fields are in a record, as
+task.fields does.
 """
 
 from __future__ import annotations
@@ -27,8 +35,11 @@ from parallel.peers import ending_together
 CHECKPOINT = flags.DEFINE_list(
     'checkpoint', None, 'Run, RUN@STEP, directory or hf:NAME; several with commas.', required=True
 )
-TASK = flags.DEFINE_enum('task', 'perplexity', ['perplexity'], 'What is measured.')
-DATA = flags.DEFINE_string('data', None, 'Text to measure on; default: what the run held out.')
+TASK = flags.DEFINE_string('task', 'perplexity', "'perplexity', or a task: the name of a file in tasks/.")
+DATA = flags.DEFINE_string('data', None, 'Text or examples to measure on; default: what the run held out.')
+FIELDS = flags.DEFINE_string('fields', None, "Where a task's fields are: 'text=review, label=stars'.")
+LANGUAGE = flags.DEFINE_string('language', None, "Of a task's answers; 'zh' is scored by characters.")
+EXAMPLES = flags.DEFINE_integer('examples', 0, 'Examples of a task at most; 0: all.', lower_bound=0)
 OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write the metrics to.')
 BATCHES = flags.DEFINE_integer('batches', 0, 'Batches of held-out text; 0: all of it.', lower_bound=0)
 
@@ -36,7 +47,39 @@ BATCHES = flags.DEFINE_integer('batches', 0, 'Batches of held-out text; 0: all o
 def main() -> None:
     """Evaluates each checkpoint and prints one row for it."""
     command_line.check_output('output', OUTPUT.value)
+    if TASK.value == 'perplexity':
+        measure_text()
+    else:
+        score_task()
 
+
+def score_task() -> None:
+    """Scores each checkpoint's answers to a task's examples."""
+    import jax
+
+    from parallel import processes
+    from training import console, run, task_evaluation, task_report
+
+    processes.start()
+    choice = task_evaluation.Choice(TASK.value, DATA.value, FIELDS.value, LANGUAGE.value, EXAMPLES.value)
+    log = console.Log(None, quiet=not processes.is_main())
+    results = {}
+    for name in CHECKPOINT.value:
+        opened = run.open_run(name)
+        jax.set_mesh(opened.mesh)
+        results[name] = task_evaluation.evaluate(opened, choice, name)
+        for note in results[name].notes:
+            log(note)
+    if not processes.is_main():
+        return
+    log(task_report.table(TASK.value, results))
+    if OUTPUT.value:
+        for path in task_report.write(Path(OUTPUT.value), TASK.value, results):
+            log(f'wrote {path}')
+
+
+def measure_text() -> None:
+    """Measures each checkpoint on text."""
     import jax
 
     import objectives

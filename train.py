@@ -35,10 +35,9 @@ def train(config, workdir: Path) -> int:
     import jax
 
     import objectives
-    from data import loader, manifest
     from parallel import mesh as meshes
     from parallel import processes
-    from training import console, hardware, plot, provenance, run, sampling, shutdown, tracking
+    from training import console, datasets, hardware, plot, provenance, run, sampling, shutdown, tracking
     from training import state as states
     from training.checkpoint import Checkpoints
     from training.evaluation import Evaluator, batches
@@ -55,9 +54,9 @@ def train(config, workdir: Path) -> int:
     rows = meshes.local_rows(mesh, config.batch_size)
 
     # ---- Data ------------------------------------------------------------------------------------------
+    dataset = datasets.open_dataset(config)
     objective = objectives.get(config.objective)
-    manifest.adopt_source(config)
-    train_data = loader.load(config, split='train', rows=rows)
+    train_data = dataset.training(rows)
     tokenizer = train_data.tokenizer
     peers.agree({'data_fingerprint': train_data.fingerprint, 'tokenizer_fingerprint': tokenizer.fingerprint})
 
@@ -113,10 +112,13 @@ def train(config, workdir: Path) -> int:
     train_step = jax.jit(
         make_train_step(model, objective, config, optimizer, make_schedule(config)), donate_argnums=0
     )
-    evaluate = None
+    evaluate = score = None
     if config.eval_every:
-        held_out = loader.held_out(config, rows=rows, tokenizer=tokenizer)
+        held_out = dataset.held_out(rows, tokenizer)
         evaluate = Evaluator(model, objective, config, mesh, held_out, config.eval_batches)
+        score = dataset.scorer(model)
+        for note in score.notes if score else ():
+            log(note)
     pace = console.Pace(
         step=start,
         num_steps=config.num_steps,
@@ -179,16 +181,19 @@ def train(config, workdir: Path) -> int:
         pending = None
         with pace.pause(), progress.pause():
             params = state.params if state.ema_params is None else state.ema_params
-            scores = {}
+            scores, samples = {}, []
             if evaluate and due['eval_every'] and not status:
                 scores = evaluate(params)
+                if score:
+                    of_task, samples = score(params)
+                    scores |= of_task
                 log(console.scores_line(step, scores))
             if due['sample_every'] and not status:
-                samples = sampling.sample(model, params, tokenizer, config, step)
-                if tracker:
+                samples += sampling.sample(model, params, tokenizer, config, step)
+            if tracker:
+                if samples:
                     run.write_samples(workdir, step, samples)
                     tracker.log_samples(step, samples)
-            if tracker:
                 if scores:
                     tracker.log(step, scores)
                 plot.draw_loss(workdir / 'metrics.jsonl', workdir / 'loss.png')

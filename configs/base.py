@@ -98,6 +98,7 @@ def get_config() -> ConfigDict:
     config.model.output_bias = placeholder(bool)      # a bias for each logit
     config.model.pooler = placeholder(bool)           # BERT's layer over the first position; None: for classes
     config.model.num_classes = 0                      # of whole sequences, decided by the pooler's output
+    config.model.span_head = False                    # scores of each token as first and last of an answer
     config.model.tie_embeddings = placeholder(bool)   # one table for input and output
     config.model.embedding_vectors = ''               # file of word vectors as which tokens' begin; '': random
     config.model.dropout_rate = 0.0                   # on embeddings and on each residual branch
@@ -169,6 +170,23 @@ def get_config() -> ConfigDict:
     config.data.cleaning.evaluation_ngram = 13        # words of a passage (Brown et al. 2020); Chinese: twice it
     config.data.cleaning.duplicates = placeholder(str)  # keep one of 'exact' or 'near' duplicates; '': all
     config.data.cleaning.similarity = 0.8             # of 'near' duplicates: Jaccard, of 5 words in a row
+
+    # --- Task: what is learnt from labelled examples (docs/fine-tuning.md) ----------------------------------
+    config.task = ConfigDict()
+    config.task.name = ''                             # a file in tasks/, such as 'summarization'; '': plain text
+    config.task.source = ''                           # labelled examples: files as in data.source, SQuAD's .json,
+    #                                                   'a.en|a.de': lines side by side; '': the task's own few
+    config.task.eval_source = ''                      # examples to score; '': data.eval_fraction of task.source
+    config.task.eval_examples = 500                   # scored while training, at most; 0: all
+    config.task.fields = ''                           # where they are in a record: 'text=review, label=stars'
+    config.task.prompt = ''                           # template around them, '{text}\\n'; '': the task's own
+    config.task.labels = ()                           # classes; (): all that the examples have, in order
+    config.task.multi_label = False                   # any number of classes is true of an example
+    config.task.balance_classes = False               # rare classes weigh as much as frequent ones
+    config.task.class_weights = ()                    # of the loss, in the order of task.labels; (): 1 each
+    config.task.epochs = 0.0                          # passes over the examples, in place of num_steps; 0: that
+    config.task.language = 'en'                       # of answers: 'zh' is scored by characters, not words
+    config.task.answer_tokens = 64                    # longest answer that is written, in tokens
 
     # --- Tokenizer: trained by prepare.py unless `path` names one -------------------------------------------
     config.tokenizer = ConfigDict()

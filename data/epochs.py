@@ -27,7 +27,8 @@ class EpochLoader:
     """A Loader (data/loader.py) of a RowSource.
 
     part: the rows of the global batch that this process gets; endless: shuffled epochs without
-    end, seeded by `seed`, or else one pass in order whose last batch is filled with rows of pad.
+    end, seeded by `seed`, or else one pass in order whose last batch is filled with rows of `filler`
+    (None: the tokenizer's pad).
     Position: int32 [R, 1], the step.
     """
 
@@ -41,6 +42,7 @@ class EpochLoader:
         part: slice,
         seed: int,
         endless: bool,
+        filler: int | None = None,
     ):
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
@@ -50,6 +52,7 @@ class EpochLoader:
         self.rows, self._seed, self._endless = rows, seed, endless
         self._batch_size = batch_size
         self._mine = np.arange(batch_size)[part]
+        self._filler = tokenizer.pad_id if filler is None else filler
 
     def initial_position(self) -> np.ndarray:
         """Returns the position before the first batch, int32 [R, 1]."""
@@ -74,7 +77,7 @@ class EpochLoader:
         shape, numbers = numbers.shape, numbers.reshape(-1)
         if not self._endless:
             rows = self.rows[np.minimum(numbers, total - 1)]
-            rows[numbers >= total] = self.tokenizer.pad_id
+            rows[numbers >= total] = self._filler
         else:
             epochs, within = np.divmod(numbers, total)
             for epoch in np.unique(epochs):

@@ -110,6 +110,12 @@ class FastTokenizer:
             raise
         return [np.array(encoding.ids, np.int32) for encoding in encoded]
 
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns int32 ids [T], and the characters [T, 2] of `text` that each stands for."""
+        self.encode('' if text.isascii() else text)  # which knows what to say of lone surrogates
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return np.array(encoding.ids, np.int32), np.array(encoding.offsets, np.int32).reshape(-1, 2)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`; broken UTF-8 becomes U+FFFD.
 

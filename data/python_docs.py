@@ -69,6 +69,32 @@ def pairs() -> Iterator[tuple[str, str, str]]:
                 yield identifier, body, summary
 
 
+def functions(*, of_packages: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    """Yields (id, kind, name, docstring) of the standard library's modules, classes, functions and methods.
+
+    Each docstring comes once. of_packages: those of the installed packages instead.
+    """
+    paths = sysconfig.get_paths()
+    seen = set()
+    for root in dict.fromkeys(paths[key] for key in (('purelib', 'platlib') if of_packages else ('stdlib',))):
+        for path in _python_files(Path(root)):
+            place = path.relative_to(root).as_posix()
+            for kind, node, name in _nodes(_parse(path), 'module', path.stem):
+                text = ast.get_docstring(node)
+                if text and text not in seen:
+                    seen.add(text)
+                    yield f'{place}:{getattr(node, "lineno", 1)}', kind, name, text
+
+
+def _nodes(node: Documented, kind: str, name: str) -> Iterator[tuple[str, Documented, str]]:
+    yield kind, node, name
+    for child in node.body:
+        if isinstance(child, ast.ClassDef):
+            yield from _nodes(child, 'class', child.name)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield 'method' if kind == 'class' else 'function', child, child.name
+
+
 def is_prose(text: str) -> bool:
     """Whether a docstring is long enough to say something, and says it in words rather than symbols."""
     plain = sum(character.isalpha() or character in PLAIN for character in text)

@@ -130,6 +130,18 @@ class SentencePieceTokenizer:
         spelt = [f'<0x{byte:02X}>' for byte in SPACE_SIGN.encode()]
         return np.array([self._processor.piece_to_id(piece) for piece in spelt], np.int32)
 
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns int32 ids [T], and the characters [T, 2] of `text` that each stands for."""
+        ids = self.encode(text)
+        ends = np.cumsum([len(self._bytes_of(int(token))) for token in ids], dtype=np.int64)
+        sizes = [len(character.encode()) for character in text]
+        character_of_byte = np.repeat(np.arange(len(text)), sizes)
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        if not len(ids):
+            return ids, np.zeros((0, 2), np.int32)
+        spans = np.stack([character_of_byte[starts], character_of_byte[ends - 1] + 1], axis=1)
+        return ids, spans.astype(np.int32)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`; broken UTF-8 becomes U+FFFD.
 

@@ -57,6 +57,13 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns int32 ids [T] as `encode` does, and where each stands in `text`: int32 [T, 2].
+
+        Characters start … end - 1. Tokens that are bytes of one character share its place.
+        """
+        ...
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`; special tokens are skipped, and ids past the vocabulary."""
         ...

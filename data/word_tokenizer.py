@@ -91,6 +91,10 @@ class WordTokenizer:
         found = map(self.ids.get, self.split(text))
         return [number for number in found if number is not None]
 
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Raises UserError: words are found in a text that has been changed."""
+        raise UserError(f'a vocabulary of words cannot say where its words stand in {text[:40]!r}.')
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the words of `ids` with spaces between; special ids are skipped, and ids past the end."""
         known = range(len(SPECIAL), self.vocab_size)

@@ -143,6 +143,7 @@ class ModelConfig:
     output_bias: bool
     pooler: bool
     num_classes: int
+    span_head: bool
     tie_embeddings: bool
     dropout_rate: float
     attention: str

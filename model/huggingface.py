@@ -243,6 +243,7 @@ def _bert(read: _Reader, *, offset: int = 0) -> dict[str, Any]:
         'output_bias': masked_words,
         'pooler': has('pooler.dense.weight', 'classifier.dense.weight'),
         'num_classes': classes,
+        'span_head': has('qa_outputs.weight'),
     }
 
 

@@ -28,6 +28,7 @@ COMMON_TRAITS = {
     'output_bias': False,
     'pooler': False,
     'num_classes': 0,
+    'span_head': False,
 }
 GPT2_TRAITS = COMMON_TRAITS | {'position': 'learned'}
 LLAMA_TRAITS = COMMON_TRAITS | {
@@ -93,7 +94,7 @@ def _architecture(config: ModelConfig) -> dict[str, Any] | None:
         return None
     if _has(config, GPT2_TRAITS):
         return _write_gpt2(config)
-    heads = ('head', 'output_bias', 'pooler', 'num_classes')
+    heads = ('head', 'output_bias', 'pooler', 'num_classes', 'span_head')
     if _has(config, BERT_TRAITS, 'position_offset', 'token_types', *heads):
         return _write_bert(config)
     if _has(config, MARIAN_TRAITS, 'scale_embeddings', 'output_bias'):
@@ -157,15 +158,16 @@ def _write_llama(config: ModelConfig) -> dict[str, Any] | None:
 
 
 def _write_bert(config: ModelConfig) -> dict[str, Any] | None:
-    """BERT for masked words, with or without a judgement of the sentence pair; for classes; or bare."""
-    kinds = {
-        ('transform', False, False): 'ForMaskedLM',
-        ('transform', True, True): 'ForPreTraining',
-        ('none', True, True): 'ForSequenceClassification',
-        ('none', True, False): 'Model',
-        ('none', False, False): 'Model',
+    """BERT for masked words, with or without a judgement of the sentence pair; classes; spans; or bare."""
+    kinds = {  # head, pooler, classes, spans
+        ('transform', False, False, False): 'ForMaskedLM',
+        ('transform', True, True, False): 'ForPreTraining',
+        ('none', True, True, False): 'ForSequenceClassification',
+        ('none', False, False, True): 'ForQuestionAnswering',
+        ('none', True, False, False): 'Model',
+        ('none', False, False, False): 'Model',
     }
-    kind = kinds.get((config.head, config.pooler, config.num_classes > 0))
+    kind = kinds.get((config.head, config.pooler, config.num_classes > 0, config.span_head))
     roberta = config.position_offset > 0
     unknown = kind is None or config.output_bias != (config.head == 'transform')
     if unknown or (kind == 'ForPreTraining' and (roberta or config.num_classes != 2)):

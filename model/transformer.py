@@ -4,7 +4,7 @@ Residual blocks, stacked on a leading `layers` axis and scanned: a decoder, an e
 family chooses (norm, positions, activation, …) stands in ModelConfig.
 
 B batch · L length · S length of an encoder's input, or of a cache · D embed · V vocabulary · N heads
-M positions that are wanted · C classes
+M positions that are wanted · F sequences in a row · C classes
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Transformer(nn.Module):
         deterministic: bool = True,
         cache: Cache | None = None,
         logits_at_BM: jax.Array | None = None,
+        first_at_BF: jax.Array | None = None,
         output: str | tuple[str, ...] = 'logits',
     ) -> Any:
         """Computes logits: of the next token, or in an encoder of each token.
@@ -61,12 +62,15 @@ class Transformer(nn.Module):
             written at their positions, and see what stands at positions up to their own. What an encoder
             reads comes with the first of them, and is in the cache from then on.
           logits_at_BM: indices along L of the positions that are wanted; None: all.
+          first_at_BF: where each of several sequences in a row begins; None: one, at 0.
           output: one or several of 'logits'; 'hidden', what logits are computed from; 'pooled', of the whole
-            sequence, by its first position (Devlin et al. 2019); and 'classes', of the whole sequence.
+            sequence, by its first position (Devlin et al. 2019); 'classes', of the whole sequence; and
+            'spans', of each position as the first and the last of an answer.
 
         Returns:
-          In the compute dtype, logits [B, L, V], hidden states [B, L, D], a pooled one [B, D] or classes'
-          logits [B, C]; M instead of L with `logits_at_BM`. With `cache`, also the extended cache.
+          In the compute dtype, logits [B, L, V], hidden states [B, L, D], spans' logits [B, L, 2]; M instead
+          of L with `logits_at_BM`; a pooled state [B, D] or classes' logits [B, C]; [B, F, …] with
+          `first_at_BF`. With `cache`, also the extended cache.
         """
         config = self.config
         if cache is not None and segments_BL is not None:
@@ -105,17 +109,26 @@ class Transformer(nn.Module):
         )
         x_BLD, new_cache = blocks(x_BLD, cache, context)
 
-        first_B1D = x_BLD[:, :1]
+        first_BFD = x_BLD[:, :1]
+        if first_at_BF is not None:
+            first_BFD = jnp.take_along_axis(x_BLD, first_at_BF[:, :, None], axis=1)
         if logits_at_BM is not None:
             x_BLD = jnp.take_along_axis(x_BLD, logits_at_BM[:, :, None], axis=1)
         if config.norm_order == 'pre':
             norm = Norm(config, name='final_norm')
-            x_BLD, first_B1D = norm(x_BLD), norm(first_B1D)
-        results = self._heads(x_BLD, first_B1D[:, 0], table_VD, output)
+            x_BLD, first_BFD = norm(x_BLD), norm(first_BFD)
+        if first_at_BF is None:
+            first_BFD = first_BFD[:, 0]
+        results = self._heads(x_BLD, first_BFD, table_VD, output, deterministic)
         return results if cache is None else (results, new_cache)
 
     def _heads(
-        self, x_BLD: jax.Array, first_BD: jax.Array, table_VD: jax.Array, output: str | tuple[str, ...]
+        self,
+        x_BLD: jax.Array,
+        first_BFD: jax.Array,
+        table_VD: jax.Array,
+        output: str | tuple[str, ...],
+        deterministic: bool,
     ) -> Any:
         """Returns the outputs of these names; at initialisation, makes the parameters of all."""
         config = self.config
@@ -125,6 +138,7 @@ class Transformer(nn.Module):
                 'logits': config.head != 'none',
                 'pooled': config.pooler,
                 'classes': config.num_classes > 0,
+                'spans': config.span_head,
             }
             wanted = tuple(name for name in has if has[name])
         results = {'hidden': x_BLD}
@@ -132,10 +146,13 @@ class Transformer(nn.Module):
             results['logits'] = self._logits(x_BLD, table_VD)
         if 'pooled' in wanted or 'classes' in wanted:
             pooler = Linear((config.embed_dim,), ('embed', 'norm'), use_bias=True, name='pooler')
-            results['pooled'] = jnp.tanh(pooler(first_BD))
+            results['pooled'] = jnp.tanh(pooler(first_BFD))
         if 'classes' in wanted:
             classifier = Linear((config.num_classes,), ('embed', 'type'), use_bias=True, name='classifier')
-            results['classes'] = classifier(results['pooled'])
+            dropout = nn.Dropout(config.dropout_rate, deterministic=deterministic)
+            results['classes'] = classifier(dropout(results['pooled']))
+        if 'spans' in wanted:
+            results['spans'] = Linear((2,), ('embed', 'type'), use_bias=True, name='span_head')(x_BLD)
         if self.is_initializing():
             return results
         return results[output] if isinstance(output, str) else tuple(results[name] for name in output)

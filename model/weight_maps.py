@@ -156,6 +156,7 @@ def _bert(
         **_linear('blocks/mlp/down', f'{layer}.output.dense'),
         **_norm('blocks/mlp_norm', f'{layer}.output.LayerNorm'),
         **_linear('pooler', f'{base}.pooler.dense'),
+        **_linear('span_head', 'qa_outputs'),
     }
     return WeightMap(tensors | head | classes, prefix=f'{base}.', copies=copies)
 

@@ -4,6 +4,7 @@ check(config, model_config, tokenizer)                 UserError if they do not 
 lengths(config)                                        tokens of a row that decoder and encoder read
 make_batch(rows_RT, *, tokenizer, config, seeds_R)     NumPy; seeds_R decide what is random in a row
 loss(model, params, batch, *, config, dropout_key)     (loss sum, weight, sums of metrics)
+row(config), lay_out(examples, config)                 of labelled examples: objectives/task_rows.py
 train_flops_per_row(config, model_config, tokenizer)   where the model is no Transformer: what a row costs
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from configs.errors import choose
 from model import flops
 
-SHARED = ('cross_entropy', 'segments', 'word_windows')  # what several of them use
+SHARED = ('cross_entropy', 'segments', 'task_rows', 'word_windows')  # what several of them use
 
 
 def get(name: str) -> ModuleType:

@@ -5,6 +5,7 @@ R rows · B batch · L length of targets · S length of inputs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from configs.errors import UserError
 from objectives import cross_entropy
 from objectives.segments import restart
+from objectives.task_rows import Example, Row
 
 
 def check(config: Any, model_config: Any, tokenizer: Any) -> None:
@@ -28,6 +30,22 @@ def check(config: Any, model_config: Any, tokenizer: Any) -> None:
 def lengths(config: Any) -> cross_entropy.Lengths:
     """Returns how many tokens of a row the decoder and the encoder read."""
     return cross_entropy.Lengths(config.target_length or config.sequence_length, config.sequence_length)
+
+
+def row(config: Any) -> Row:
+    """Returns what a row of labelled examples has room for."""
+    inputs, targets = config.sequence_length, config.target_length or config.sequence_length
+    return Row(inputs, answers=targets, examples=inputs)
+
+
+def lay_out(examples: Sequence[Example], config: Any) -> np.ndarray:
+    """Returns examples side by side as a row of prepared pairs, int32 [S + L + 1]; the rest is 0."""
+    room = row(config)
+    laid_out = np.zeros(room.tokens + room.answers + 1, np.int32)
+    for start, texts in ((0, [e.tokens_T for e in examples]), (room.tokens, [e.answer for e in examples])):
+        joined = np.concatenate(texts)
+        laid_out[start : start + len(joined)] = joined
+    return laid_out
 
 
 def make_batch(rows_RT: np.ndarray, *, tokenizer: Any, config: Any, **_: Any) -> dict[str, np.ndarray]:

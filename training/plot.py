@@ -1,8 +1,8 @@
-"""Pictures: the loss of training and of held-out text over the steps; words by their vectors."""
+"""Pictures: the loss of training and of held-out text over the steps; words by their vectors; scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,58 @@ def draw_words(vectors: WordVectors, words: Sequence[str], picture: Path) -> Non
         axes.set_ylabel('second')
         axes.spines[['top', 'right']].set_visible(False)
         _save(figure, picture)
+
+
+def draw_confusion(counts: np.ndarray, labels: Sequence[str], picture: Path) -> None:
+    """Draws how often each class [C] was taken for which [C + 1], the last being none of them."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    columns = [*labels, '(none)'] if counts[:, -1].any() else list(labels)
+    counts = counts[:, : len(columns)]
+    with matplotlib.rc_context({'font.family': _fonts(set(''.join(columns)))}):
+        size = max(4, 0.6 * len(columns) + 2)
+        figure, axes = pyplot.subplots(figsize=(size, size), dpi=120, layout='constrained')
+        axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap='Blues', vmin=0, vmax=1)
+        axes.set_xticks(range(len(columns)), columns, rotation=45, ha='right')
+        axes.set_yticks(range(len(labels)), labels)
+        for (row, column), count in np.ndenumerate(counts):
+            dark = count > 0.5 * max(counts[row].sum(), 1)
+            axes.text(column, row, f'{count:,}', ha='center', va='center', color='white' if dark else 'black')
+        axes.set_xlabel('predicted')
+        axes.set_ylabel('true')
+        _save(figure, picture)
+
+
+def draw_choice(metric: str, models: Mapping[str, tuple], baseline: Any, picture: Path) -> None:
+    """Draws models by quality, with its interval, and speed; areas are memory, numbers parameters.
+
+    models: {name: (Score, parameters, examples a second, bytes)}; baseline: the Score to beat, or None.
+    """
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), dpi=120, layout='constrained')
+    most = max(memory for *_, memory in models.values())
+    for name, (score, parameters, speed, memory) in models.items():
+        error = [[score.value - score.low], [score.high - score.value]]
+        axes.errorbar(speed, score.value, yerr=error, color='gray', capsize=3, zorder=1)
+        axes.scatter(speed, score.value, s=900 * memory / most, alpha=0.6, zorder=2)
+        label = f'{Path(name).name}\n{parameters / 1e6:.1f} M, {memory / 1e9:.1f} GB'
+        axes.annotate(label, (speed, score.value), xytext=(12, 8), textcoords='offset points', fontsize=8)
+    if baseline is not None:
+        axes.axhline(baseline.value, color='gray', linestyle='--', linewidth=1, label='baseline')
+        axes.legend(frameon=False)
+    axes.set_xscale('log')
+    axes.margins(0.25)
+    axes.set_xlabel('examples a second (the farther right, the cheaper)')
+    axes.set_ylabel(metric)
+    axes.spines[['top', 'right']].set_visible(False)
+    _save(figure, picture)
 
 
 def _fonts(characters: set[str]) -> list[str]:
