@@ -35,20 +35,24 @@ def start(progress: Progress | None = None) -> Peers:
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
     progress = progress or Progress()
     watch(progress)
-    arguments = _arguments(os.environ)
-    if arguments is None or jax.distributed.is_initialized():
+    address, count, index = cluster(os.environ) or (None, 1, None)
+    if count == 1 or jax.distributed.is_initialized():
         return Peers(0, [], progress)
     try:
-        jax.distributed.initialize(*arguments)
+        jax.distributed.initialize(address, count, index)
     except (RuntimeError, ValueError) as error:
         raise UserError(f'the processes of this run did not find each other: {error}') from error
     state = distributed.global_state  # where JAX keeps its key-value store; there is no public name for it
-    address = str(state.coordinator_address)
-    return Peers.join(state.process_id, state.num_processes, address, state.client, progress)
+    return Peers.join(
+        state.process_id, state.num_processes, str(state.coordinator_address), state.client, progress
+    )
 
 
-def _arguments(environment: Mapping[str, str]) -> tuple[str, int, int] | tuple[()] | None:
-    """Returns the arguments of `jax.distributed.initialize`: () if JAX finds them, None for one process."""
+def cluster(environment: Mapping[str, str]) -> tuple[str | None, int | None, int | None] | None:
+    """Returns HOST:PORT of process 0, the number of processes and this one's; None for a single process.
+
+    Each is None where JAX is to find it.
+    """
     names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
     values = [environment.get(name) for name in names]
     if any(values[:2]):
@@ -69,7 +73,7 @@ def _arguments(environment: Mapping[str, str]) -> tuple[str, int, int] | tuple[(
             f'{missing} is not set, though others of {", ".join(names)} are; set all three or none.'
         )
     if environment.get('LATHE_DISTRIBUTED') == '1' or int(environment.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
-        return ()
+        return None, None, None
     return None
 
 

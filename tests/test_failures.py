@@ -92,8 +92,12 @@ def test_the_end_of_one_process_ends_all_and_fewer_continue(directory, number, e
         os.kill(children[victim], signal.SIGKILL)
     assert four.wait(timeout=60) != 0
     log = workdir.with_suffix('.log').read_text()
-    said = [line for line in log.splitlines() if re.search(rf'error: process {victim} \(.+\) (is gone|gave no)', line)]
-    print(f'{ending.name} of process {victim} at step {moment}: the others ended after {seconds:.1f} s\n{said[0]}')
+    said = [
+        line
+        for line in log.splitlines()
+        if re.search(rf'error: process {victim} \(.+\) (is gone|gave no)', line)
+    ]
+    print(f'{ending.name} of process {victim} at step {moment}: all ended after {seconds:.1f} s\n{said[0]}')
     assert seconds < 60
     assert {line[0] for line in said} == set('0123') - {str(victim)}
     assert all(re.search(r'the last step finished there: step \d+\.', line) for line in said)
