@@ -37,6 +37,7 @@ from ml_collections import ConfigDict
 from configs import command_line
 from configs.errors import UserError
 from data.files import write_whole
+from parallel.peers import ending_together
 
 CHECKPOINT = flags.DEFINE_list(
     'checkpoint', None, 'Run, RUN@STEP, directory or hf:NAME; several with commas.', required=True
@@ -176,4 +177,4 @@ def choose_text(config: ConfigDict, checkpoint: str) -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main, __doc__ or '')
+    command_line.run(ending_together(main), __doc__ or '')

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.attention import Attention, Cache, Context, CrossAttention
 from model.families import ModelConfig
@@ -22,6 +23,7 @@ from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, PROJECTION, Linear, Norm
 from model.lookup import lookup
 from model.positions import relative_buckets, rotation, sinusoids
 from model.unembedding import Unembedding
+from parallel import placement
 from parallel.rules import constrain
 
 
@@ -94,9 +96,16 @@ class Transformer(nn.Module):
             )
             encoded_BSD = Norm(config, name='encoder_norm')(x_BSD) if config.norm_order == 'pre' else x_BSD
 
+        order_L = self._order(tokens_BL, cache, deterministic)
+        if order_L is not None:
+            if positions_BL is None:
+                positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+            inputs = (tokens_BL, segments_BL, positions_BL, types_BL, prefix_BL)
+            placed = jax.tree.map(lambda x_BL: placement.place(x_BL, order_L), inputs)
+            tokens_BL, segments_BL, positions_BL, types_BL, prefix_BL = placed
         x_BLD, context = embed(tokens_BL, segments_BL, positions_BL, types_BL)
         context = context._replace(
-            bias_BNLS=self._bias('relative_bias', context, cache),
+            bias_BNLS=self._bias('relative_bias', context, cache, order_L),
             prefix_BL=prefix_BL,
             encoded_BSD=encoded_BSD,
             encoder_segments_BS=encoder_segments_BS,
@@ -106,9 +115,12 @@ class Transformer(nn.Module):
             deterministic,
             causal=config.structure != 'encoder',
             cross=config.encoder_layers > 0,
+            balanced=order_L is not None,
             name='blocks',
         )
         x_BLD, new_cache = blocks(x_BLD, cache, context)
+        if order_L is not None:
+            x_BLD = placement.in_order(x_BLD)
 
         first_BFD = x_BLD[:, :1]
         if first_at_BF is not None:
@@ -197,7 +209,19 @@ class Transformer(nn.Module):
 
         return embed
 
-    def _bias(self, name: str, context: Context, cache: Cache | None) -> jax.Array | None:
+    def _order(self, tokens_BL: jax.Array, cache: Cache | None, deterministic: bool) -> np.ndarray | None:
+        """Returns which position stands at each place, int32 [L], for equal work; None: in order.
+
+        In order stay what is not causal, and training with dropout, which draws by place.
+        """
+        config = self.config
+        if config.structure == 'encoder' or cache is not None or (config.dropout_rate and not deterministic):
+            return None
+        return placement.balanced_order(*tokens_BL.shape)
+
+    def _bias(
+        self, name: str, context: Context, cache: Cache | None, order_L: np.ndarray | None = None
+    ) -> jax.Array | None:
         """Returns what relative positions add to the scores, float32 [B or 1, N, L, S]."""
         config = self.config
         if config.position != 'relative':
@@ -209,13 +233,15 @@ class Transformer(nn.Module):
             (config.relative_buckets, config.num_heads),
             ('bucket', 'heads'),
         )
-        queries_BL, keys = context.positions_BL, None if cache is None else cache['key'].shape[2]
-        if keys is None:  # distances within a segment are those of the indices
-            keys = queries_BL.shape[1]
-            queries_BL = jnp.arange(keys)[None]
+        queries_BL = context.positions_BL
+        if cache is None:  # distances within a segment are those of the indices
+            keys_S = jnp.arange(queries_BL.shape[1]) if order_L is None else jnp.asarray(order_L)
+            queries_BL = keys_S[None]
+        else:
+            keys_S = jnp.arange(cache['key'].shape[2])
         buckets_BLS = relative_buckets(
             queries_BL,
-            jnp.arange(keys),
+            keys_S,
             bidirectional=name.startswith('encoder') or config.structure == 'encoder',
             num_buckets=config.relative_buckets,
             max_distance=config.relative_distance,
@@ -272,6 +298,7 @@ class Block(nn.Module):
     deterministic: bool
     causal: bool = True
     cross: bool = False
+    balanced: bool = False
 
     @nn.compact
     def __call__(
@@ -290,7 +317,9 @@ class Block(nn.Module):
 
         def attention(x_BLD: jax.Array) -> jax.Array:
             nonlocal cache
-            y_BLD, cache = Attention(config, self.causal, name='attention')(x_BLD, cache, context)
+            y_BLD, cache = Attention(config, self.causal, self.balanced, name='attention')(
+                x_BLD, cache, context
+            )
             return y_BLD
 
         def cross_attention(x_BLD: jax.Array) -> jax.Array:

@@ -31,9 +31,9 @@ def make_train_step(
     """Returns the function (state, batch) → (state, metrics) that the loop compiles.
 
     Loss and gradients are sums over the global batch divided once by its global weight, so accumulation,
-    padding and the number of devices do not change them. Of frozen parameters no gradient is computed. A step whose
-    gradient is not finite leaves parameters and optimizer as they were and is counted. Metrics are float32
-    scalars.
+    padding and the number of devices do not change them. Of frozen parameters no gradient is computed. A step
+    whose gradient is not finite leaves parameters and optimizer as they were and is counted. Metrics are
+    float32 scalars.
     """
 
     if config.gradient_dtype == 'bfloat16' and model.config.compute_dtype != 'bfloat16':  # pyright: ignore
