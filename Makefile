@@ -33,7 +33,7 @@ install: .venv/.installed
 	test -e $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
 	@echo 'Installing requirements.lock into .venv; the first time this takes some minutes.'
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: --no-binary=rouge-score -r requirements.lock
 	@touch $@
 
 .venv-newest/.installed: requirements.txt Makefile

@@ -137,12 +137,12 @@ ON_A_MESH = """
 import json, jax
 from parallel.mesh import make_mesh
 from tests.training.test_likelihood import PAIRS, tiny
-from training import likelihood, run
+from training import building, likelihood, run
 
 mesh = make_mesh({'data': 2, 'fsdp': 4, 'tensor': 1, 'context': 1})
 jax.set_mesh(mesh)
 model, params = tiny()
-layout = run.abstract_params(model, mesh)
+layout = building.abstract_params(model, mesh)
 params = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), params, layout)
 print(json.dumps(sorted(likelihood.score(model, params, PAIRS))))
 """
