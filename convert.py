@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import command_line
+from parallel.peers import ending_together
 
 FROM = flags.DEFINE_string('from', None, 'Run, RUN@STEP, directory or hf:NAME to read.', required=True)
 TO = flags.DEFINE_string('to', None, 'Directory to write; must not exist, or be empty.', required=True)
@@ -47,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main, __doc__ or '')
+    command_line.run(ending_together(main), __doc__ or '')

@@ -26,6 +26,7 @@ from absl import flags
 from configs import command_line
 from configs.errors import UserError, choose
 from data.files import write_whole
+from parallel.peers import ending_together
 
 if TYPE_CHECKING:
     from data.word_vectors import WordVectors
@@ -167,4 +168,4 @@ def convert(vectors: WordVectors, command: str, target: Path) -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main, __doc__ or '', takes_words=True)
+    command_line.run(ending_together(main), __doc__ or '', takes_words=True)

@@ -17,6 +17,13 @@ A task (a file in tasks/) scores answers to what a run held out, or to all label
 shows each metric with its 95 % confidence interval, a baseline, and each model's size, speed and memory.
 --output also writes the predictions, and pictures. --fields says where the fields are in a record, as
 task.fields does.
+
+  python evaluate.py --checkpoint=runs/a,model.gguf --task=harness:lambada_openai,mmlu --output=metrics.json
+  python evaluate.py --checkpoint=runs/a --task=harness:mine --data=tasks/ --examples=100
+
+harness:NAMES are benchmarks of lm-evaluation-harness (requirements-evaluation.txt) for causal models: those
+that it brings, or YAMLs in --data=DIRECTORY. Files that a YAML names are looked for where the command runs.
+--output writes what the harness gives, and beside it every example with its answers.
 """
 
 from __future__ import annotations
@@ -30,13 +37,15 @@ from ml_collections import ConfigDict
 from configs import command_line
 from configs.errors import UserError
 from data.files import write_whole
+from parallel.peers import ending_together
 
 CHECKPOINT = flags.DEFINE_list(
     'checkpoint', None, 'Run, RUN@STEP, directory or hf:NAME; several with commas.', required=True
 )
-TASK = flags.DEFINE_string('task', 'perplexity', "'perplexity', or a task: the name of a file in tasks/.")
+TASK = flags.DEFINE_string('task', 'perplexity', "'perplexity', a file in tasks/, or harness:NAMES.")
 DATA = flags.DEFINE_string('data', None, 'Text or examples to measure on; default: what the run held out.')
 FIELDS = flags.DEFINE_string('fields', None, "Where a task's fields are: 'text=review, label=stars'.")
+CHAT = flags.DEFINE_bool('chat', False, "Put a benchmark's prompts into the model's chat template.")
 LANGUAGE = flags.DEFINE_string('language', None, "Of a task's answers; 'zh' is scored by characters.")
 EXAMPLES = flags.DEFINE_integer('examples', 0, 'Examples of a task at most; 0: all.', lower_bound=0)
 OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write the metrics to.')
@@ -48,6 +57,8 @@ def main() -> None:
     command_line.check_output('output', OUTPUT.value)
     if TASK.value == 'perplexity':
         measure_text()
+    elif TASK.value.startswith('harness:'):
+        run_benchmarks()
     else:
         score_task()
 
@@ -74,6 +85,31 @@ def score_task() -> None:
     log(task_report.table(TASK.value, results))
     if OUTPUT.value:
         for path in task_report.write(Path(OUTPUT.value), TASK.value, results):
+            log(f'wrote {path}')
+
+
+def run_benchmarks() -> None:
+    """Asks each checkpoint the benchmarks of lm-evaluation-harness."""
+    import jax
+
+    from parallel import processes
+    from training import console, harness, harness_report, run
+
+    processes.start()
+    benchmarks = harness.load(TASK.value, DATA.value, limit=EXAMPLES.value, chat=CHAT.value)
+    log = console.Log(None, quiet=not processes.is_main())
+    results = {}
+    for name in CHECKPOINT.value:
+        opened = run.open_run(name)
+        jax.set_mesh(opened.mesh)
+        results[name], notes = harness.evaluate(opened, benchmarks, name)
+        for note in notes:
+            log(note)
+    if not processes.is_main():
+        return
+    log(harness_report.table(results))
+    if OUTPUT.value:
+        for path in harness_report.write(Path(OUTPUT.value), results):
             log(f'wrote {path}')
 
 
@@ -141,4 +177,4 @@ def choose_text(config: ConfigDict, checkpoint: str) -> None:
 
 
 if __name__ == '__main__':
-    command_line.run(main, __doc__ or '')
+    command_line.run(ending_together(main), __doc__ or '')

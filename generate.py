@@ -34,6 +34,7 @@ from configs import command_line
 from configs.errors import UserError
 from data.files import write_whole
 from model.decoding import Decoding
+from parallel.peers import ending_together
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -262,4 +263,4 @@ def show_candidates(result: dict) -> str:
 
 
 if __name__ == '__main__':
-    command_line.run(main, __doc__ or '')
+    command_line.run(ending_together(main), __doc__ or '')

@@ -7,8 +7,7 @@ log.txt, tokenizer/, samples/ and checkpoints/. The same command continues a run
 its newest checkpoint. Text is prepared beforehand by: python prepare.py with the same config.
 Ctrl-C and SIGTERM write a checkpoint first.
 
-Several processes train one model when JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and
-JAX_PROCESS_ID are set for each, or LATHE_DISTRIBUTED=1 where JAX finds the others itself (TPU pods, Slurm).
+Several processes, on one machine or many, train one model: docs/launch.md says how they are started.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from absl import flags
 
 from configs import command_line, experiment
 from configs.errors import UserError
+from parallel.peers import ending_together
+from parallel.progress import Progress
 
 command_line.define_config()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run; made if absent.', required=True)
@@ -57,7 +58,9 @@ def train(config, workdir: Path) -> int:
     from training.step import make_train_step
 
     # ---- Devices and mesh ------------------------------------------------------------------------------
-    processes.start()
+    progress = Progress()
+    peers = processes.start(progress)
+    peers.agree(provenance.identity(config))
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(mesh, config)
     jax.set_mesh(mesh)
@@ -69,6 +72,7 @@ def train(config, workdir: Path) -> int:
     objective = objectives.get(config.objective)
     train_data = dataset.training(rows)
     tokenizer = train_data.tokenizer
+    peers.agree({'data_fingerprint': train_data.fingerprint, 'tokenizer_fingerprint': tokenizer.fingerprint})
 
     # ---- Model and state -------------------------------------------------------------------------------
     model = run.build_model(config, tokenizer, mesh)
@@ -84,6 +88,7 @@ def train(config, workdir: Path) -> int:
     # ---- Restore ---------------------------------------------------------------------------------------
     main = processes.is_main()
     log = console.Log(run.prepare_directory(workdir) / 'log.txt' if main else None, quiet=not main)
+    progress.record = workdir / 'log.txt' if main else None
     facts = {
         'code_version': provenance.code_version(),
         'data_fingerprint': train_data.fingerprint,
@@ -151,6 +156,7 @@ def train(config, workdir: Path) -> int:
     def report(step: int, metrics) -> None:
         """Reads a step's metrics from the devices, which waits for that step, and passes them on."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        progress.finish(step)
         if values.pop('skipped_in_a_row') >= config.max_skipped_steps:
             checkpoints.wait()
             raise UserError(
@@ -180,6 +186,7 @@ def train(config, workdir: Path) -> int:
         if step in profiled and not profiling:
             jax.profiler.start_trace(str(workdir / 'profile'))
             profiling = True
+        progress.begin(step)
         state, metrics = train_step(state, batch)
         if pending:
             report(*pending)  # the previous step's, read while this one runs
@@ -196,7 +203,7 @@ def train(config, workdir: Path) -> int:
             continue
         report(*pending)
         pending = None
-        with pace.pause():
+        with pace.pause(), progress.pause():
             params = state.whole_params()
             scores, samples = {}, []
             if evaluate and due['eval_every'] and not status:
@@ -241,4 +248,5 @@ def train(config, workdir: Path) -> int:
 
 
 if __name__ == '__main__':
-    command_line.run(lambda: train(flags.FLAGS.config, Path(WORKDIR.value)), __doc__ or '')
+    main = ending_together(lambda: train(flags.FLAGS.config, Path(WORKDIR.value)))
+    command_line.run(main, __doc__ or '')

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config.initial_checkpoint = ''                    # model to begin from, as --checkpoint takes it; '': random.
     #                                                   Its tokenizer and shape are the run's (docs/fine-tuning.md)
     config.compute_dtype = 'auto'                     # 'float32', 'bfloat16'; 'auto': bfloat16 but on CPU
+    config.gradient_dtype = 'float32'                 # in which devices sum them; 'bfloat16': half the bytes
     config.label_smoothing = 0.0                      # probability spread over the whole vocabulary
     config.z_loss = 0.0                               # weight of log²Z, against drifting logits (PaLM: 1e-4)
     config.ema_decay = 0.0                            # moving average of weights, for evaluation; 0: none
@@ -105,7 +106,10 @@ def get_config() -> ConfigDict:
     config.model.embedding_vectors = ''               # file of word vectors as which tokens' begin; '': random
     config.model.dropout_rate = 0.0                   # on embeddings and on each residual branch
     config.model.attention = 'auto'                  # 'xla', 'cudnn' (GPU), 'splash' (TPU); 'auto': by platform
-    config.model.remat = 'none'                       # recomputed backwards: 'none', 'dots' (cheap parts), 'full'
+    config.model.remat = 'none'                       # recomputed backwards: 'none', 'dots' (all but projections),
+    #                                                   'full' (all but what enters a block)
+    config.model.vocab_blocks = 1                     # logits and loss of one such part of the vocabulary at a
+    #                                                   time, and again backwards: logits never exist whole
 
     # --- Optimizer ------------------------------------------------------------------------------------------
     config.optimizer = ConfigDict()
@@ -195,6 +199,11 @@ def get_config() -> ConfigDict:
     config.task.balance_classes = False               # rare classes weigh as much as frequent ones
     config.task.class_weights = ()                    # of the loss, in the order of task.labels; (): 1 each
     config.task.epochs = 0.0                          # passes over the examples, in place of num_steps; 0: that
+    config.task.mask_rate = 0.0                       # noise: share of the tokens of a text that training hides
+    config.task.unlabelled = ''                       # texts without classes to learn from too, files as above
+    config.task.unlabelled_ratio = 7                  # so many of them for each labelled one in a batch
+    config.task.consistency = 0.0                     # weight of each: what is clear without noise holds with it
+    config.task.consistency_threshold = 0.9           # probability from which a class is clear
     config.task.language = 'en'                       # of answers: 'zh' is scored by characters, not words
     config.task.answer_tokens = 64                    # longest answer that is written, in tokens
 

@@ -31,10 +31,17 @@ def define_config() -> None:
     )
 
 
-def run(main: Callable[..., int | None], documentation: str, *, takes_words: bool = False) -> None:
+def run(
+    main: Callable[..., int | None],
+    documentation: str,
+    *,
+    takes_words: bool = False,
+    needs_config: bool = True,
+) -> None:
     """Reads the command line, calls `main` and exits.
 
-    `main` is called without arguments, or with the list of words that are no flags if it `takes_words`.
+    `main` is called without arguments, or with the list of words that are no flags if it `takes_words`. A
+    script that defines `--config` may do without one unless it `needs_config`.
 
     Exit statuses: what `main` returns (None is 0); 2 after a UserError, whose message is all
     that is printed; 130 after Ctrl-C. Other exceptions are bugs and keep their traceback.
@@ -45,7 +52,7 @@ def run(main: Callable[..., int | None], documentation: str, *, takes_words: boo
     logging.set_verbosity(logging.FATAL)  # Orbax logs each error that it then raises, with its traceback
     sys.excepthook, sys.unraisablehook = _print_exception, _print_unraisable
     try:
-        words = _parse(sys.argv)
+        words = _parse(sys.argv, needs_config)
         if words and not takes_words:
             raise UserError(
                 f'{words[0]!r} is not a flag: flags are written --name=value. See {sys.argv[0]} --help.'
@@ -74,7 +81,7 @@ def _print_unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], needs_config: bool) -> list[str]:
     """Parses `argv` into absl's FLAGS and returns what is none; every mistake in it becomes a UserError."""
     try:
         words = flags.FLAGS(argv)[1:]
@@ -88,7 +95,7 @@ def _parse(argv: list[str]) -> list[str]:
             if match and match[1] not in documented_keys():
                 raise UserError(_unknown_key(match[1])) from error
         raise UserError(f'{error}. --config takes a file such as configs/quickstart.py.') from error
-    if not keys:
+    if not keys and needs_config:
         raise UserError(
             'no experiment given: use --config=FILE, for instance --config=configs/quickstart.py.'
         )

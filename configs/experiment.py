@@ -15,6 +15,7 @@ from configs.command_line import flatten
 from configs.errors import UserError, choose
 
 CHOICES = {
+    'gradient_dtype': ('float32', 'bfloat16'),
     'optimizer.name': ('adamw', 'adagrad', 'sgd'),
     'optimizer.schedule': ('cosine', 'linear', 'inverse_sqrt', 'wsd', 'constant'),
     'data.mode': ('shards', 'stream'),
@@ -32,12 +33,15 @@ AT_LEAST_ONE = (
     'log_every',
     'keep_checkpoints',
     'max_skipped_steps',
+    'model.vocab_blocks',
     'sample_tokens',
     'tokenizer.sample_bytes',
     'tokenizer.vocab_size',
     'tokenizer.min_count',
     'data.shard_tokens',
     'data.shuffle_bytes',
+    'task.answer_tokens',
+    'task.unlabelled_ratio',
 )
 NOT_NEGATIVE = (
     'eval_every',
@@ -53,10 +57,15 @@ NOT_NEGATIVE = (
     'optimizer.warmup_steps',
     'optimizer.weight_decay',
     'optimizer.clip_norm',
+    'task.epochs',
+    'task.eval_examples',
+    'task.consistency',
 )
 SHARES = (
     'ema_decay',
     'label_smoothing',
+    'task.mask_rate',
+    'task.consistency_threshold',
     'optimizer.b1',
     'optimizer.b2',
     'data.eval_fraction',

@@ -10,12 +10,16 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model import kernels
 from model.families import ModelConfig
 from model.layers import Linear, Norm, residual_stddev
 from model.masked_attention import attend_masked
 from model.positions import Rotation, rotate
+from model.ring_attention import ring
+from parallel import rules
+from parallel.placement import balanced_order
 from parallel.rules import constrain
 
 # Of one layer; of a model with [layers] in front of all.
@@ -43,6 +47,7 @@ def attend(
     segments_BL: jax.Array | None,
     *,
     implementation: str,
+    order_L: np.ndarray | None = None,
     causal: bool = True,
     window: int = 0,
     prefix_BL: jax.Array | None = None,
@@ -55,7 +60,9 @@ def attend(
       q_BLNH, k_BLKH, v_BLKH: N is a multiple of K; each key/value head serves N/K query heads.
       segments_BL: int32; a position attends only to its own segment, so that padding
         (segment 0) attends to padding and nothing else does. None: all one segment.
-      implementation: 'xla', 'cudnn' or 'splash'; what a kernel cannot take goes to 'xla'.
+      implementation: 'xla', 'ring', 'cudnn' or 'splash'; what these cannot take goes to 'xla'. So do 'xla'
+        and sequences that devices share to 'ring', in which no device gathers the keys and values of all.
+      order_L: int32; which position stands at each place (`parallel.placement`). None: they are in order.
       causal: whether a position sees only itself and what stands before it.
       window: a position sees this many, its own included (Beltagy et al. 2020); 0: all before it.
       prefix_BL: booleans; these positions are seen by all of their segment, causal or not.
@@ -63,17 +70,20 @@ def attend(
       scale: None: 1/√H.
     """
     plain = prefix_BL is None and bias_BNLS is None and scale is None
+    if implementation == 'xla' and rules.num_shards('length') > 1:
+        implementation = 'ring'
     if implementation != 'xla' and plain and kernels.fits(implementation, *q_BLNH.shape[:2]):
-        kernel = {'cudnn': kernels.cudnn, 'splash': kernels.splash}[implementation]
-        return kernel(q_BLNH, k_BLKH, v_BLKH, segments_BL, causal=causal, window=window)
+        kernel = {'ring': ring, 'cudnn': kernels.cudnn, 'splash': kernels.splash}[implementation]
+        return kernel(q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L=order_L, causal=causal, window=window)
     k_BSKH = constrain(k_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     v_BSKH = constrain(v_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
-    mask_BLS = visible(q_BLNH.shape[1], segments_BL, causal=causal, window=window, prefix_BL=prefix_BL)
+    order_L = np.arange(q_BLNH.shape[1]) if order_L is None else order_L
+    mask_BLS = visible(order_L, segments_BL, causal=causal, window=window, prefix_BL=prefix_BL)
     return attend_masked(q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, scale=scale)
 
 
 def visible(
-    length: int,
+    order_L: np.ndarray,
     segments_BL: jax.Array | None,
     *,
     causal: bool = True,
@@ -81,9 +91,9 @@ def visible(
     prefix_BL: jax.Array | None = None,
 ) -> jax.Array:
     """Returns booleans [B or 1, L, S]: may this query (L) see this key (S)?"""
-    mask_BLS = jnp.ones((1, length, length), bool)
+    mask_BLS = jnp.ones((1, len(order_L), len(order_L)), bool)
     if causal:
-        mask_BLS = sees(jnp.arange(length)[None, :, None], jnp.arange(length), window)
+        mask_BLS = sees(jnp.asarray(order_L)[None, :, None], jnp.asarray(order_L), window)
     if prefix_BL is not None:
         mask_BLS |= prefix_BL[:, None, :]
     if segments_BL is not None:
@@ -146,9 +156,10 @@ class Projections(nn.Module):
 
 
 class Attention(Projections):
-    """Self-attention with grouped heads."""
+    """Self-attention with grouped heads; `balanced`: positions are placed by `parallel.placement`."""
 
     causal: bool = True
+    balanced: bool = False
 
     @nn.compact
     def __call__(
@@ -169,6 +180,7 @@ class Attention(Projections):
                 v_BLKH,
                 context.segments_BL,
                 implementation=config.attention,
+                order_L=balanced_order(*x_BLD.shape[:2]) if self.balanced else None,
                 causal=self.causal,
                 window=config.sliding_window,
                 prefix_BL=context.prefix_BL,

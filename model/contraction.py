@@ -14,11 +14,23 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from parallel.collectives import gather, sum_into_shards
+
 BITS = jnp.uint16
 MAX_BLOCKS = 32
 
 
-def contract(x: jax.Array, kernel: jax.Array, inputs: int = 1, *, transposed: bool = False) -> jax.Array:
+Axes = tuple[str, ...]  # of a kernel: a logical axis of parallel/rules.py per dimension
+
+
+def contract(
+    x: jax.Array,
+    kernel: jax.Array,
+    inputs: int = 1,
+    *,
+    transposed: bool = False,
+    axes: Axes | None = None,
+) -> jax.Array:
     """Returns x · kernel in float32.
 
     Args:
@@ -27,13 +39,15 @@ def contract(x: jax.Array, kernel: jax.Array, inputs: int = 1, *, transposed: bo
         bits of such a bfloat16 kernel, from `hold`; then there is no derivative.
       inputs: how many axes are contracted.
       transposed: whether the kernel's last axes are contracted instead of its first.
+      axes: of the kernel, which then is rounded before devices gather it, and whose gradient is summed over
+        them into its shards, in the kernel's dtype. x must be [B, …] or [B, L, …].
 
     Returns:
       [..., O].
     """
     if kernel.dtype == BITS:
         return _contract_bits(x, kernel, inputs, transposed)
-    return _contract(x, kernel, inputs, transposed)
+    return _contract(x, kernel, inputs, transposed, axes)
 
 
 def hold(kernel: jax.Array) -> jax.Array:
@@ -59,28 +73,28 @@ def _contract_bits(x: jax.Array, kernel: jax.Array, inputs: int, transposed: boo
     """
     x, kernel = jax.lax.optimization_barrier((x, kernel))
     if not transposed:
-        return _primal(x, floats(kernel), inputs, transposed)
+        return _primal(x, floats(kernel), inputs, transposed, None)
     count = max(count for count in range(1, MAX_BLOCKS + 1) if kernel.shape[0] % count == 0)
     blocks = kernel.reshape(count, -1, *kernel.shape[1:])
-    products = jax.lax.map(lambda block: _primal(x, floats(block), inputs, transposed), blocks)
+    products = jax.lax.map(lambda block: _primal(x, floats(block), inputs, transposed, None), blocks)
     outputs = x.ndim - inputs
     return jnp.moveaxis(products, 0, outputs).reshape(
         *x.shape[:outputs], *kernel.shape[: kernel.ndim - inputs]
     )
 
 
-def _primal(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool) -> jax.Array:
+def _primal(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool, axes: Axes | None) -> jax.Array:
     leading = x.ndim - inputs
     kernel_axes = range(kernel.ndim - inputs, kernel.ndim) if transposed else range(inputs)
-    return _product(x, kernel.astype(x.dtype), range(leading, x.ndim), kernel_axes)
+    return _product(x, _gathered(kernel, x.dtype, axes), range(leading, x.ndim), kernel_axes)
 
 
-_contract = jax.custom_vjp(_primal, nondiff_argnums=(2, 3))
+_contract = jax.custom_vjp(_primal, nondiff_argnums=(2, 3, 4))
 
 
-def _forward(x, kernel, inputs, transposed):
+def _forward(x, kernel, inputs, transposed, axes):
     """Returns the product, and of x and kernel that which the other's derivative needs."""
-    product = _primal(x.value, kernel.value, inputs, transposed)
+    product = _primal(x.value, kernel.value, inputs, transposed, axes)
     dtypes = jnp.empty(0, x.value.dtype), jnp.empty(0, kernel.value.dtype)
     return product, (
         x.value if kernel.perturbed else None,
@@ -89,7 +103,7 @@ def _forward(x, kernel, inputs, transposed):
     )
 
 
-def _backward(inputs, transposed, residuals, gradient):
+def _backward(inputs, transposed, axes, residuals, gradient):
     x, kernel, (like_x, like_kernel) = residuals
     gradient = gradient.astype(like_x.dtype)
     by_x = by_kernel = None
@@ -97,11 +111,23 @@ def _backward(inputs, transposed, residuals, gradient):
         outputs = kernel.ndim - inputs
         kernel_axes = range(outputs) if transposed else range(inputs, kernel.ndim)
         leading = gradient.ndim - outputs
-        by_x = _product(gradient, kernel.astype(gradient.dtype), range(leading, gradient.ndim), kernel_axes)
+        gathered = _gathered(kernel, gradient.dtype, axes)
+        by_x = _product(gradient, gathered, range(leading, gradient.ndim), kernel_axes)
         by_x = by_x.astype(gradient.dtype)
     if x is not None:
-        by_kernel = _by_kernel(x, gradient, x.ndim - inputs, transposed).astype(like_kernel.dtype)
+        leading = x.ndim - inputs
+        by_kernel = sum_into_shards(
+            lambda x, gradient: _by_kernel(x, gradient, leading, transposed).astype(like_kernel.dtype),
+            (x, gradient),
+            axes,
+        )
     return by_x, by_kernel
+
+
+def _gathered(kernel: jax.Array, dtype: jnp.dtype, axes: Axes | None) -> jax.Array:
+    """Returns the kernel in the dtype of the product, whole along what only its storage is cut over."""
+    kernel = kernel.astype(dtype)
+    return kernel if axes is None else gather(kernel, axes)
 
 
 def _by_kernel(x, gradient, leading, transposed):

@@ -149,6 +149,7 @@ class ModelConfig:
     dropout_rate: float
     attention: str
     remat: str
+    vocab_blocks: int
     compute_dtype: str
     lora: LoRA | None  # adapters beside the kernels
     unroll: int  # blocks that are compiled one by one, in each pass of the scan over layers
@@ -217,6 +218,12 @@ def check_layout(config: ModelConfig, mesh_shape: Any) -> None:
         'model.vocab_size': ('vocab', config.vocab_size),
     }
     rules.check_divides(sizes, mesh_shape)
+    ids = config.vocab_size // rules.num_shards('vocab', mesh_shape)
+    if ids % config.vocab_blocks:
+        raise UserError(
+            f'model.vocab_blocks={config.vocab_blocks} does not divide the {ids} ids that a device has of '
+            f'model.vocab_size={config.vocab_size}; use a divisor of {ids}.'
+        )
 
 
 def _mlp_dim(embed_dim: int, *, gated: bool) -> int:

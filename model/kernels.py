@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from parallel import rules
 
-LENGTH_MULTIPLE = {'cudnn': 2, 'splash': 128}  # of the query positions on one device
+LENGTH_MULTIPLE = {'ring': 2, 'cudnn': 2, 'splash': 128}  # of the query positions on one device
 
 
 def fits(implementation: str, batch_size: int, length: int) -> bool:
@@ -31,18 +32,22 @@ def cudnn(
     v_BSKH: jax.Array,
     segments_BL: jax.Array | None,
     *,
+    order_L: np.ndarray | None = None,
     causal: bool = True,
     window: int = 0,
 ) -> jax.Array:
     """Attention within segments by cuDNN; float16 or bfloat16, on GPU only."""
 
+    order_S = np.arange(q_BLNH.shape[1]) if order_L is None else order_L
+
     def local(q_BLNH, k_BSKH, v_BSKH, q_segments_BL, k_segments_BS):
         length, keys = q_BLNH.shape[1], k_BSKH.shape[1]
         whole = length == keys
-        first = 0 if whole else jax.lax.axis_index('context') * length
+        first = 0 if whole else jax.lax.axis_index(rules.mesh_axes('length')) * length
         mask_BLS = q_segments_BL[:, :, None] == k_segments_BS[:, None, :]
         if causal:
-            distance_LS = (first + jnp.arange(length))[:, None] - jnp.arange(keys)
+            own_L = jax.lax.dynamic_slice_in_dim(jnp.asarray(order_S), first, length)
+            distance_LS = own_L[:, None] - order_S
             mask_BLS &= (distance_LS >= 0) & (distance_LS < (window or keys))
         # Told that the mask is causal too, cuDNN skips the blocks above the diagonal.
         return jax.nn.dot_product_attention(
@@ -58,6 +63,7 @@ def splash(
     v_BSKH: jax.Array,
     segments_BL: jax.Array | None,
     *,
+    order_L: np.ndarray | None = None,
     causal: bool = True,
     window: int = 0,
     interpret: bool = False,
@@ -77,6 +83,8 @@ def splash(
         mask = splash_attention.LocalMask((length, length), (window - 1, 0), 0)
     else:
         mask = splash_attention.CausalMask((length, length))
+    if order_L is not None and not isinstance(mask, splash_attention.FullMask):
+        mask.q_sequence = order_L  # of the queries; keys are put in order below
     kernel = splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([mask] * num_heads),
         block_sizes=splash_attention.BlockSizes(**blocks),
@@ -86,6 +94,9 @@ def splash(
     )
 
     def local(q_BLNH, k_BSKH, v_BSKH, q_segments_BL, k_segments_BS, kernel):
+        if order_L is not None:
+            in_order = np.argsort(order_L)
+            k_BSKH, v_BSKH, k_segments_BS = (x[:, in_order] for x in (k_BSKH, v_BSKH, k_segments_BS))
         q_BNLH, k_BKSH, v_BKSH = (x.swapaxes(1, 2) for x in (q_BLNH, k_BSKH, v_BSKH))
         segments = splash_attention.SegmentIds(q_segments_BL, k_segments_BS)
         return jax.vmap(kernel)(q_BNLH, k_BKSH, v_BKSH, segments).swapaxes(1, 2)

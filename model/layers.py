@@ -15,6 +15,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from model import lora as lora_names
 from model.contraction import contract
@@ -22,6 +23,7 @@ from model.families import ModelConfig
 from model.lora import LoRA
 from parallel.rules import constrain
 
+PROJECTION = 'projection'  # the name under which rematerialisation may keep a linear map's result
 INIT_STDDEV = 0.02  # of every matrix; Radford et al. 2019 and the released GPT-2
 
 
@@ -126,12 +128,12 @@ class Linear(nn.Module):
         inputs = len(self.axes) - len(self.features)
         shape = x.shape[-inputs:] + self.features
         kernel = parameter(self, 'kernel', nn.initializers.normal(self.stddev), shape, self.axes)
-        y = contract(x, kernel, inputs)
+        y = contract(x, kernel, inputs, axes=self.axes)
         if self.lora and self.lora.adapts(self.path):
             y += self._adapt(x, inputs, self.lora)
         if self.use_bias:
             y += parameter(self, 'bias', nn.initializers.zeros, self.features, self.axes[inputs:])
-        return y.astype(x.dtype)
+        return checkpoint_name(y.astype(x.dtype), PROJECTION)
 
     def _adapt(self, x: jax.Array, inputs: int, lora: LoRA) -> jax.Array:
         """Returns what the adapters add, float32; the spread of A keeps x A as large as x."""

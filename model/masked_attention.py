@@ -49,7 +49,7 @@ def _forward(q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, scale):
     largest = jnp.max(scores_BKGLS, axis=-1, keepdims=True)
     weights = jnp.exp(scores_BKGLS - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    y_BKGLH = _einsum('BKGLS,BKSH->BKGLH', weights.astype(q_BLNH.dtype), _keys(v_BSKH)) / total
+    y_BKGLH = einsum('BKGLS,BKSH->BKGLH', weights.astype(q_BLNH.dtype), _keys(v_BSKH)) / total
     y_BLNH = jnp.moveaxis(y_BKGLH, 3, 1).reshape(q_BLNH.shape).astype(q_BLNH.dtype)
     return y_BLNH, (q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, y_BLNH, largest + jnp.log(total))
 
@@ -60,14 +60,14 @@ def _backward(scale, residuals, dy_BLNH):
     q_BKGLH, dy_BKGLH, y_BKGLH = (_queries(x, k_BSKH) for x in (q_BLNH, dy_BLNH, y_BLNH))
     k_BKSH, v_BKSH = _keys(k_BSKH), _keys(v_BSKH)
     weights = jnp.exp(_scores(q_BKGLH, k_BKSH, mask_BLS, bias_BNLS, scale) - log_total)
-    by_weights = _einsum('BKGLH,BKSH->BKGLS', dy_BKGLH, v_BKSH)
+    by_weights = einsum('BKGLH,BKSH->BKGLS', dy_BKGLH, v_BKSH)
     along_y = jnp.sum(dy_BKGLH.astype(jnp.float32) * y_BKGLH, axis=-1, keepdims=True)
     by_scores = weights * (by_weights - along_y)
     by_products = (by_scores * scale).astype(dtype)
-    dq_BKGLH = _einsum('BKGLS,BKSH->BKGLH', by_products, k_BKSH)
+    dq_BKGLH = einsum('BKGLS,BKSH->BKGLH', by_products, k_BKSH)
     # The products over queries transpose their small operand, not the scores.
-    dk_BKHS = _einsum('BKHGL,BKGLS->BKHS', jnp.moveaxis(q_BKGLH, 4, 2), by_products)
-    dv_BKHS = _einsum('BKHGL,BKGLS->BKHS', jnp.moveaxis(dy_BKGLH, 4, 2), weights.astype(dtype))
+    dk_BKHS = einsum('BKHGL,BKGLS->BKHS', jnp.moveaxis(q_BKGLH, 4, 2), by_products)
+    dv_BKHS = einsum('BKHGL,BKGLS->BKHS', jnp.moveaxis(dy_BKGLH, 4, 2), weights.astype(dtype))
     dq_BLNH = jnp.moveaxis(dq_BKGLH, 3, 1).reshape(q_BLNH.shape)
     dk_BSKH, dv_BSKH = (jnp.moveaxis(x, 3, 1) for x in (dk_BKHS, dv_BKHS))
     dbias_BNLS = None
@@ -102,13 +102,13 @@ def _scores(
     scale: float,
 ) -> jax.Array:
     """Returns q kᵀ · scale + bias, float32 [B, K, G, L, S], very negative where the mask is False."""
-    scores = _einsum('BKGLH,BKSH->BKGLS', q_BKGLH, k_BKSH) * scale
+    scores = einsum('BKGLH,BKSH->BKGLS', q_BKGLH, k_BKSH) * scale
     if bias_BNLS is not None:
         batch, _, *lengths = bias_BNLS.shape
         scores += bias_BNLS.reshape(batch, *q_BKGLH.shape[1:3], *lengths)
     return jnp.where(mask_BLS[:, None, None], scores, jnp.finfo(jnp.float32).min)
 
 
-def _einsum(formula: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the product in float32."""
+def einsum(formula: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the product of two arrays of one dtype, summed in float32."""
     return whole(jnp.einsum(formula, whole(a), whole(b), preferred_element_type=jnp.float32))

@@ -15,12 +15,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.attention import Attention, Cache, Context, CrossAttention
-from model.contraction import contract, floats
 from model.families import ModelConfig
-from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, Linear, Norm, parameter
+from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, PROJECTION, Linear, Norm, parameter
+from model.lookup import lookup
 from model.positions import relative_buckets, rotation, sinusoids
+from model.unembedding import Unembedding
+from parallel import placement
 from parallel.rules import constrain
 
 
@@ -63,9 +66,9 @@ class Transformer(nn.Module):
             reads comes with the first of them, and is in the cache from then on.
           logits_at_BM: indices along L of the positions that are wanted; None: all.
           first_at_BF: where each of several sequences in a row begins; None: one, at 0.
-          output: one or several of 'logits'; 'hidden', what logits are computed from; 'pooled', of the whole
-            sequence, by its first position (Devlin et al. 2019); 'classes', of the whole sequence; and
-            'spans', of each position as the first and the last of an answer.
+          output: one or several of 'logits'; 'unembedding', the same not yet computed; 'hidden', of the last
+            block; 'pooled', of the whole sequence, by its first position (Devlin et al. 2019); 'classes', of
+            the whole sequence; and 'spans', of each position as the first and the last of an answer.
 
         Returns:
           In the compute dtype, logits [B, L, V], hidden states [B, L, D], spans' logits [B, L, 2]; M instead
@@ -93,9 +96,16 @@ class Transformer(nn.Module):
             )
             encoded_BSD = Norm(config, name='encoder_norm')(x_BSD) if config.norm_order == 'pre' else x_BSD
 
+        order_L = self._order(tokens_BL, cache, deterministic)
+        if order_L is not None:
+            if positions_BL is None:
+                positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+            inputs = (tokens_BL, segments_BL, positions_BL, types_BL, prefix_BL)
+            placed = jax.tree.map(lambda x_BL: placement.place(x_BL, order_L), inputs)
+            tokens_BL, segments_BL, positions_BL, types_BL, prefix_BL = placed
         x_BLD, context = embed(tokens_BL, segments_BL, positions_BL, types_BL)
         context = context._replace(
-            bias_BNLS=self._bias('relative_bias', context, cache),
+            bias_BNLS=self._bias('relative_bias', context, cache, order_L),
             prefix_BL=prefix_BL,
             encoded_BSD=encoded_BSD,
             encoder_segments_BS=encoder_segments_BS,
@@ -105,9 +115,12 @@ class Transformer(nn.Module):
             deterministic,
             causal=config.structure != 'encoder',
             cross=config.encoder_layers > 0,
+            balanced=order_L is not None,
             name='blocks',
         )
         x_BLD, new_cache = blocks(x_BLD, cache, context)
+        if order_L is not None:
+            x_BLD = placement.in_order(x_BLD)
 
         first_BFD = x_BLD[:, :1]
         if first_at_BF is not None:
@@ -141,9 +154,11 @@ class Transformer(nn.Module):
                 'spans': config.span_head,
             }
             wanted = tuple(name for name in has if has[name])
-        results = {'hidden': x_BLD}
+        results: dict[str, Any] = {'hidden': x_BLD}
+        if 'logits' in wanted or 'unembedding' in wanted:
+            results['unembedding'] = self._unembedding(x_BLD, table_VD)
         if 'logits' in wanted:
-            results['logits'] = self._logits(x_BLD, table_VD)
+            results['logits'] = results['unembedding'].logits()
         if 'pooled' in wanted or 'classes' in wanted:
             pooler = Linear((config.embed_dim,), ('embed', 'norm'), use_bias=True, name='pooler')
             results['pooled'] = jnp.tanh(pooler(first_BFD))
@@ -162,29 +177,29 @@ class Transformer(nn.Module):
     ) -> Callable[..., tuple[jax.Array, Context]]:
         """Returns the function (tokens, segments, positions, types) → (what blocks read, context)."""
         config = self.config
-        rows = config.max_length + config.position_offset
+        rows, dtype = config.max_length + config.position_offset, config.compute_dtype
         tables: dict[str, jax.Array] = {}
 
         def table(name: str, size: int, axis: str) -> jax.Array:
             if name not in tables:
                 tables[name] = Embedding((size, config.embed_dim), axis, INIT_STDDEV, name=name)()
-            return tables[name].astype(config.compute_dtype)
+            return tables[name]
 
         norm = Norm(config, name='embedding_norm') if config.embedding_norm else lambda x: x
 
         def embed(tokens_BL, segments_BL, positions_BL, types_BL):
             if positions_BL is None:
                 positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
-            x_BLD = lookup(table_VD, tokens_BL, 'activation_vocab').astype(config.compute_dtype)
+            x_BLD = lookup(table_VD, tokens_BL, 'vocab', dtype, config.vocab_blocks)
             if config.scale_embeddings:
                 x_BLD *= config.embed_dim**0.5
             if config.token_types:
                 types_BL = jnp.zeros_like(tokens_BL) if types_BL is None else types_BL
-                x_BLD += lookup(table('type_embedding', config.token_types, 'type'), types_BL, None)
+                x_BLD += lookup(table('type_embedding', config.token_types, 'type'), types_BL, 'type', dtype)
             turn = None
             if config.position == 'learned':
                 table_PD = table('position_embedding', rows, 'position')
-                x_BLD += lookup(table_PD, positions_BL + config.position_offset, None)
+                x_BLD += lookup(table_PD, positions_BL + config.position_offset, 'position', dtype)
             elif config.position == 'sinusoidal':
                 x_BLD += sinusoids(positions_BL, config.embed_dim).astype(x_BLD.dtype)
             elif config.position == 'rotary':
@@ -194,7 +209,19 @@ class Transformer(nn.Module):
 
         return embed
 
-    def _bias(self, name: str, context: Context, cache: Cache | None) -> jax.Array | None:
+    def _order(self, tokens_BL: jax.Array, cache: Cache | None, deterministic: bool) -> np.ndarray | None:
+        """Returns which position stands at each place, int32 [L], for equal work; None: in order.
+
+        In order stay what is not causal, and training with dropout, which draws by place.
+        """
+        config = self.config
+        if config.structure == 'encoder' or cache is not None or (config.dropout_rate and not deterministic):
+            return None
+        return placement.balanced_order(*tokens_BL.shape)
+
+    def _bias(
+        self, name: str, context: Context, cache: Cache | None, order_L: np.ndarray | None = None
+    ) -> jax.Array | None:
         """Returns what relative positions add to the scores, float32 [B or 1, N, L, S]."""
         config = self.config
         if config.position != 'relative':
@@ -206,21 +233,23 @@ class Transformer(nn.Module):
             (config.relative_buckets, config.num_heads),
             ('bucket', 'heads'),
         )
-        queries_BL, keys = context.positions_BL, None if cache is None else cache['key'].shape[2]
-        if keys is None:  # distances within a segment are those of the indices
-            keys = queries_BL.shape[1]
-            queries_BL = jnp.arange(keys)[None]
+        queries_BL = context.positions_BL
+        if cache is None:  # distances within a segment are those of the indices
+            keys_S = jnp.arange(queries_BL.shape[1]) if order_L is None else jnp.asarray(order_L)
+            queries_BL = keys_S[None]
+        else:
+            keys_S = jnp.arange(cache['key'].shape[2])
         buckets_BLS = relative_buckets(
             queries_BL,
-            jnp.arange(keys),
+            keys_S,
             bidirectional=name.startswith('encoder') or config.structure == 'encoder',
             num_buckets=config.relative_buckets,
             max_distance=config.relative_distance,
         )
         return jnp.moveaxis(jnp.take(table_UN, buckets_BLS, axis=0), -1, 1)
 
-    def _logits(self, x_BLD: jax.Array, table_VD: jax.Array) -> jax.Array:
-        """Returns a logit for each id of the vocabulary [B, L, V]."""
+    def _unembedding(self, x_BLD: jax.Array, table_VD: jax.Array) -> Unembedding:
+        """Returns what a logit for each id of the vocabulary is computed from."""
         config = self.config
         if config.head == 'transform':
             axes = ('embed', 'norm')
@@ -228,15 +257,24 @@ class Transformer(nn.Module):
             x_BLD = Norm(config, name='head_norm')(ACTIVATIONS[config.activation](x_BLD))
         if config.scale_logits:
             x_BLD *= config.embed_dim**-0.5
-        if config.tie_embeddings:
-            logits_BLV = contract(x_BLD, table_VD, transposed=True).astype(x_BLD.dtype)
-        else:
-            unembed = Linear((config.vocab_size,), ('embed', 'vocab'), use_bias=False, name='unembed')
-            logits_BLV = unembed(x_BLD)
+        kernel_DV = bias_V = None
+        if not config.tie_embeddings:
+            kernel_DV = Kernel((config.embed_dim, config.vocab_size), ('embed', 'vocab'), name='unembed')()
         if config.output_bias:
             bias_V = parameter(self, 'output_bias', nn.initializers.zeros, (config.vocab_size,), ('vocab',))
-            logits_BLV += bias_V.astype(logits_BLV.dtype)
-        return constrain(logits_BLV, 'batch', 'length', 'activation_vocab')
+        return Unembedding(x_BLD, table_VD if config.tie_embeddings else None, kernel_DV, bias_V)
+
+
+class Kernel(nn.Module):
+    """A matrix that is used outside of its module."""
+
+    shape: tuple[int, int]
+    axes: tuple[str, str]
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """Returns the matrix, float32."""
+        return parameter(self, 'kernel', nn.initializers.normal(INIT_STDDEV), self.shape, self.axes)
 
 
 class Embedding(nn.Module):
@@ -253,15 +291,6 @@ class Embedding(nn.Module):
         return parameter(self, 'embedding', init, self.shape, (self.axis, 'embed'))
 
 
-def lookup(table_VD: jax.Array, ids_BL: jax.Array, axis: str | None) -> jax.Array:
-    """Returns the vectors of ids [B, L, D].
-
-    The width is gathered first: a look-up in a table cut along D would otherwise give a result
-    that is cut along D and must be laid out anew along B.
-    """
-    return floats(jnp.take(constrain(table_VD, axis, 'activation_embed'), ids_BL, axis=0))
-
-
 class Block(nn.Module):
     """Attention, in a decoder with an encoder attention to that too, and an MLP, each a residual branch."""
 
@@ -269,6 +298,7 @@ class Block(nn.Module):
     deterministic: bool
     causal: bool = True
     cross: bool = False
+    balanced: bool = False
 
     @nn.compact
     def __call__(
@@ -287,7 +317,9 @@ class Block(nn.Module):
 
         def attention(x_BLD: jax.Array) -> jax.Array:
             nonlocal cache
-            y_BLD, cache = Attention(config, self.causal, name='attention')(x_BLD, cache, context)
+            y_BLD, cache = Attention(config, self.causal, self.balanced, name='attention')(
+                x_BLD, cache, context
+            )
             return y_BLD
 
         def cross_attention(x_BLD: jax.Array) -> jax.Array:
@@ -305,7 +337,9 @@ def scanned_blocks(config: ModelConfig, num_layers: int) -> type[nn.Module]:
     """Returns Block, rematerialised by policy and repeated over a leading axis of its parameters."""
     block = Block
     if config.remat != 'none':
-        policies = {'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable, 'full': None}
+        # By name, since products are float32 (model/contraction.py): what is kept is rounded.
+        keep_projections = jax.checkpoint_policies.save_only_these_names(PROJECTION)
+        policies = {'dots': keep_projections, 'full': None}
         # Inside a scan nothing can be merged across the boundary, so the barriers are not needed.
         block = nn.remat(Block, prevent_cse=False, policy=policies[config.remat])
     return nn.scan(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from configs.errors import UserError
 from model import families
 from model.layers import parameter
-from model.transformer import lookup
+from model.lookup import lookup
 from parallel import rules
 
 FAMILY = 'word_embeddings'

@@ -60,7 +60,7 @@ def loss(
       config: the experiment; `label_smoothing` and `z_loss` are read.
       dropout_key: None computes without dropout.
     """
-    logits_BLV = cross_entropy.apply(
+    unembedding = cross_entropy.apply(
         model, params, batch, ('tokens_BL', 'segments_BL', 'positions_BL'), dropout_key
     )
-    return cross_entropy.sums(logits_BLV, batch['targets_BL'], batch['weights_BL'], config)
+    return cross_entropy.sums(unembedding, batch['targets_BL'], batch['weights_BL'], config)

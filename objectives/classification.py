@@ -1,5 +1,8 @@
 """Classification: an encoder says of each text which class, or with several which classes, it has.
 
+Texts without a class can be learnt from too (UDA, Xie et al. 2020; FixMatch, Sohn et al. 2020): where the
+model is certain of a text as it is, it is to say the same of it with noise: dropout and hidden tokens.
+
 B batch · L length · F texts in a row · A numbers of an answer: 1, or one for each class · C classes
 """
 
@@ -27,6 +30,17 @@ def check(config: Any, model_config: Any, tokenizer: Any) -> None:
         raise UserError(
             f'model.num_classes={model_config.num_classes}, but task.labels has {len(config.task.labels)}: '
             f'{config.task.labels}. Leave model.num_classes to the task.'
+        )
+    if config.task.mask_rate and (model_config.dropout_rate == 0 or tokenizer.mask_id is None):
+        raise UserError(
+            f'task.mask_rate={config.task.mask_rate} is noise of training, which needs model.dropout_rate '
+            f'above 0 (it is {model_config.dropout_rate}) and a tokenizer with a mask (it has '
+            f'{"none" if tokenizer.mask_id is None else "one"}).'
+        )
+    if config.task.consistency and (config.task.multi_label or not model_config.dropout_rate):
+        raise UserError(
+            f'task.consistency={config.task.consistency} is for single classes and needs noise: '
+            'task.multi_label=False and model.dropout_rate above 0.'
         )
 
 
@@ -60,29 +74,42 @@ def _answer_size(config: Any) -> int:
     return len(config.task.labels) if config.task.multi_label else 1
 
 
-def make_batch(rows_RT: np.ndarray, *, config: Any, **_: Any) -> dict[str, np.ndarray]:
+def make_batch(
+    rows_RT: np.ndarray, *, config: Any, tokenizer: Any = None, seeds_R: Sequence[int] = (), **_: Any
+) -> dict[str, np.ndarray]:
     """Splits rows from `lay_out` into tokens, types, segments, positions, and the answers of their texts.
 
-    Returns tokens_BL, types_BL, segments_BL, positions_BL, first_at_BF, answers_BFA (int32; 0: none) and
-    weights_BF (float32): 1, or with task.balance_classes what makes all classes weigh alike.
+    Returns tokens_BL, types_BL, segments_BL, positions_BL, first_at_BF, answers_BFA (int32; 0: none),
+    weights_BF (float32: 1, task.class_weights of the class, task.consistency where there is none) and, with
+    task.mask_rate, noisy_BL: the tokens, some of them hidden as seeds_R decide.
     """
     room = row(config)
     at = np.cumsum([room.tokens, room.tokens, room.examples])
     tokens_BL, codes_BL, begins_BF, answers = np.split(rows_RT, at, axis=1)
     segments_BL = codes_BL // 2
     answers_BFA = answers.reshape(len(rows_RT), room.examples, -1)
-    weights_BF = ((begins_BF > 0) & (answers_BFA[..., 0] > 0)).astype(np.float32)
+    weights_BF = np.where(answers_BFA[..., 0] > 0, 1.0, config.task.consistency) * (begins_BF > 0)
     if config.task.class_weights and not config.task.multi_label:
-        weights_C = np.array([0.0, *config.task.class_weights], np.float32)
+        weights_C = np.array([1.0, *config.task.class_weights])
         weights_BF *= weights_C[answers_BFA[..., 0]]
-    return {
+    noisy = {}
+    if config.task.mask_rate and len(seeds_R):
+        hidden_BL = np.stack(
+            [
+                np.random.default_rng(seed).uniform(size=room.tokens) < config.task.mask_rate
+                for seed in seeds_R
+            ]
+        )
+        special_BL = np.isin(tokens_BL, (tokenizer.bos_id, tokenizer.eos_id)) | (segments_BL == 0)
+        noisy['noisy_BL'] = np.where(hidden_BL & ~special_BL, tokenizer.mask_id, tokens_BL)
+    return noisy | {
         'tokens_BL': tokens_BL,
         'types_BL': codes_BL % 2,
         'segments_BL': segments_BL,
         'positions_BL': restart(np.diff(segments_BL, axis=1, prepend=0) != 0),
         'first_at_BF': np.maximum(begins_BF - 1, 0),
         'answers_BFA': answers_BFA,
-        'weights_BF': weights_BF,
+        'weights_BF': weights_BF.astype(np.float32),
     }
 
 
@@ -100,10 +127,23 @@ def loss(
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Returns float32 sums over the texts: of the loss, of the weights, and `accuracy`.
 
-    The cross-entropy of the class; with task.multi_label the binary one, mean over classes.
+    The cross-entropy of the class; with task.multi_label the binary one, mean over classes. In training, a
+    text without a class has the one that the model is certain of without noise, or else the loss 0;
+    evaluation leaves such texts out.
     """
-    logits_BFC = logits(model, params, batch, dropout_key)
     answers_BFA, weights_BF = batch['answers_BFA'], batch['weights_BF']
+    known_BF = answers_BFA[..., 0] > 0
+    noisy = (
+        batch | {'tokens_BL': batch.get('noisy_BL', batch['tokens_BL'])} if dropout_key is not None else batch
+    )
+    logits_BFC = logits(model, params, noisy, dropout_key)
+    if config.task.consistency and dropout_key is not None:
+        clear_BFC = jax.nn.softmax(jax.lax.stop_gradient(logits(model, params, batch)))
+        certain_BF = jnp.max(clear_BFC, axis=-1) >= config.task.consistency_threshold
+        guessed_BF = jnp.where(certain_BF, 1 + jnp.argmax(clear_BFC, axis=-1), 0)
+        answers_BFA = jnp.where(known_BF, answers_BFA[..., 0], guessed_BF)[..., None]
+    else:
+        weights_BF = weights_BF * known_BF
     if config.task.multi_label:
         true_BFC = answers_BFA == 2
         losses_BF = jnp.mean(jax.nn.softplus(jnp.where(true_BFC, -logits_BFC, logits_BFC)), axis=-1)
@@ -114,5 +154,8 @@ def loss(
             logits_BFC, labels_BF, label_smoothing=config.label_smoothing
         ).loss
         right_BF = jnp.argmax(logits_BFC, axis=-1) == labels_BF
-    total = jnp.sum(losses_BF * weights_BF)
-    return total, jnp.sum(weights_BF), {'accuracy': jnp.sum(right_BF * weights_BF)}
+    total = jnp.sum(losses_BF * weights_BF * (answers_BFA[..., 0] > 0))
+    metrics = {'accuracy': jnp.sum(right_BF * weights_BF)}
+    if config.task.consistency and dropout_key is not None:
+        metrics['guessed'] = jnp.sum(weights_BF * (~known_BF & (answers_BFA[..., 0] > 0)))
+    return total, jnp.sum(weights_BF), metrics

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from configs.errors import UserError
+from model.unembedding import Unembedding
 
 
 class CrossEntropy(NamedTuple):
@@ -33,7 +34,14 @@ def cross_entropy(
       label_smoothing: ε (Szegedy et al. 2016).
       z_loss: weight of log²Z, which keeps logits from drifting (Chowdhery et al. 2022, section 5).
     """
-    log_z_BL, target_BL, mean_BL = _statistics(logits_BLV, targets_BL)
+    return _of_statistics(_statistics(logits_BLV, targets_BL), label_smoothing, z_loss)
+
+
+def _of_statistics(
+    statistics: tuple[jax.Array, jax.Array, jax.Array], label_smoothing: float, z_loss: float
+) -> CrossEntropy:
+    """Returns the cross-entropy from log Σ exp(logits), the target's logit and the mean logit."""
+    log_z_BL, target_BL, mean_BL = statistics
     nll = log_z_BL - target_BL
     z = z_loss * jnp.square(log_z_BL)
     loss = nll + z
@@ -96,6 +104,7 @@ def apply(
     batch: dict[str, jax.Array],
     names: Iterable[str],
     dropout_key: jax.Array | None,
+    output: str | tuple[str, ...] = 'unembedding',
     **options: Any,
 ) -> Any:
     """Returns the model's output for the arrays of a batch that have these names, where it has them."""
@@ -104,20 +113,23 @@ def apply(
         **{name: batch[name] for name in names if name in batch},
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {'dropout': dropout_key},
+        output=output,
         **options,
     )
 
 
 def sums(
-    logits_BLV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, config: Any
+    unembedding: Unembedding, targets_BL: jax.Array, weights_BL: jax.Array, config: Any
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Returns float32 sums of the loss, of the weights, and of metrics: `nll`, and `z_loss` if there is any.
 
-    `label_smoothing` and `z_loss` of the experiment are read.
+    `label_smoothing`, `z_loss` and `model.vocab_blocks` of the experiment are read.
     """
-    losses = cross_entropy(
-        logits_BLV, targets_BL, label_smoothing=config.label_smoothing, z_loss=config.z_loss
-    )
+    if config.model.vocab_blocks == 1:
+        statistics = _statistics(unembedding.logits(), targets_BL)
+    else:
+        statistics = unembedding.statistics(targets_BL, config.model.vocab_blocks)
+    losses = _of_statistics(statistics, config.label_smoothing, config.z_loss)
     totals = {name: jnp.sum(value_BL * weights_BL) for name, value_BL in losses._asdict().items()}
     if not config.z_loss:
         del totals['z_loss']

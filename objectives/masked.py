@@ -176,13 +176,13 @@ def loss(
         names,
         dropout_key,
         logits_at_BM=hidden_BM,
-        output=('logits', 'classes') if judged else 'logits',
+        output=('unembedding', 'classes') if judged else 'unembedding',
     )
-    logits_BMV, classes_BC = output if judged else (output, None)
+    unembedding, classes_BC = output if judged else (output, None)
     targets_BM, weights_BM = (
         jnp.take_along_axis(batch[name], hidden_BM, axis=1) for name in ('targets_BL', 'weights_BL')
     )
-    total, weight, sums = cross_entropy.sums(logits_BMV, targets_BM, weights_BM, config)
+    total, weight, sums = cross_entropy.sums(unembedding, targets_BM, weights_BM, config)
     if classes_BC is not None:
         judgements_B1 = cross_entropy.cross_entropy(classes_BC[:, None], batch['labels_B'][:, None]).nll
         sums['next_sentence'] = jnp.sum(judgements_B1[:, 0] * jnp.sum(weights_BM, axis=1))

@@ -100,5 +100,5 @@ def loss(
     """Returns float32 sums over the batch: of loss, weights and metrics, as causal.loss does."""
     names = ('tokens_BL', 'segments_BL', 'positions_BL')
     names += ('encoder_tokens_BS', 'encoder_segments_BS', 'encoder_positions_BS')
-    logits_BLV = cross_entropy.apply(model, params, batch, names, dropout_key)
-    return cross_entropy.sums(logits_BLV, batch['targets_BL'], batch['weights_BL'], config)
+    unembedding = cross_entropy.apply(model, params, batch, names, dropout_key)
+    return cross_entropy.sums(unembedding, batch['targets_BL'], batch['weights_BL'], config)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
+from parallel import rings
 
 AXES = ('data', 'fsdp', 'tensor', 'context')
 BATCH_SPEC = P(('data', 'fsdp'), 'context')  # of the [B, L] arrays of a batch
 ROW_SPEC = P(('data', 'fsdp'))  # of what is kept per row of the batch
 
 
-def make_mesh(shape: Mapping[str, int]) -> Mesh:
-    """Lays all devices out as `data` × `fsdp` × `tensor` × `context`; one -1 takes what remains.
+def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """Lays devices (None: all) out as `data` × `fsdp` × `tensor` × `context`; one -1 takes what remains.
 
     Raises UserError when the axes do not multiply to the number of devices.
     """
     sizes = {axis: shape[axis] for axis in AXES}
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     known = math.prod(size for size in sizes.values() if size != -1)
     open_axes = [axis for axis, size in sizes.items() if size == -1]
     text = ' × '.join(f'{axis}={size}' for axis, size in sizes.items())
@@ -36,7 +40,10 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
         )
     if open_axes:
         sizes[open_axes[0]] = count // known
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    layout = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
+    mesh = Mesh(layout, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    rings.register(mesh)
+    return mesh
 
 
 def check_batch(mesh: Mesh, config: ConfigDict) -> None:

@@ -55,6 +55,11 @@ def mesh_axes(logical_axis: str | None) -> tuple[str, ...]:
     return (axes,) if isinstance(axes, str) else axes or ()
 
 
+def at_use(logical_axis: str | None) -> str | None:
+    """Returns the axis as which computation takes one of a parameter's: the width is gathered for it."""
+    return 'activation_embed' if logical_axis == 'embed' else logical_axis
+
+
 def num_shards(logical_axis: str | None, mesh_shape: Mapping[str, int] | None = None) -> int:
     """Returns into how many parts an axis is cut; `mesh_shape` None: by the mesh that is set, if any."""
     if mesh_shape is None:

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# scripts → training → objectives, tasks → model → parallel; data and configs stand apart.
+# scripts → planning → training → objectives, tasks → model → parallel; data and configs stand apart.
 MAY_IMPORT = {
     'configs': (),
     'data': ('configs',),
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     'objectives': ('configs', 'data', 'parallel', 'model'),
     'tasks': ('configs', 'data', 'parallel', 'model'),
     'training': ('configs', 'data', 'parallel', 'model', 'objectives', 'tasks'),
+    'planning': ('configs', 'data', 'parallel', 'model', 'objectives', 'tasks', 'training'),
 }
 NEEDS_NO_JAX = 'data'
 JAX = ('jax', 'jaxlib', 'flax', 'optax', 'orbax')
@@ -128,6 +129,7 @@ BREAKS: list[tuple[Callable[[Path], list[str]], dict[str, str], str]] = [
     (wrong_imports, {'train.py': '', 'plan.py': 'import train'}, 'plan.py:1 imports train'),
     (wrong_imports, {'train.py': '', 'tests/a.py': 'import train'}, 'tests/a.py:1 imports train'),
     (wrong_imports, {'train.py': 'from benchmarks import a'}, 'train.py:1 imports benchmarks'),
+    (wrong_imports, {'training/a.py': 'import planning.step'}, 'training/a.py:1 imports planning'),
     (wrong_imports, {'training/a.py': 'import tests.a'}, 'training/a.py:1 imports tests'),
     (data_imports_jax, {'data/a.py': 'from jax import numpy'}, 'data/a.py:1 imports jax'),
     (data_loads_jax, {'data/a.py': 'import b', 'b.py': 'import jax', 'jax.py': ''}, 'data loads jax'),

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.test_layering import MAY_IMPORT, imports
 
 ROOT = Path(__file__).parents[1]
-ON_REQUEST = {'torch'}  # for pickles alone, and the error says so: model/pickled_tensors.py
+# Those that a user asks for, and is told how to install: model/pickled_tensors.py, training/harness.py.
+ON_REQUEST = {'torch', 'lm_eval', 'tqdm'}
 
 
 def required(name: str) -> set[str]:

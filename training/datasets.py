@@ -81,16 +81,38 @@ class Labelled:
     def training(self, rows: slice) -> Loader:
         """Returns the batches to learn from, and sets num_steps for task.epochs."""
         examples = self.training_examples
-        order = np.random.default_rng(self._config.seed).permutation(len(examples))
-        framed = _frame(self.framer, [examples[number] for number in order], self._tally)
+        unlabelled = self._unlabelled()
+        copies = max(1, round(len(unlabelled) / (self._config.task.unlabelled_ratio * len(examples))))
+        pool = [*examples * copies, *unlabelled]
+        order = np.random.default_rng(self._config.seed).permutation(len(pool))
+        framed = _frame(self.framer, [pool[number] for number in order], self._tally)
         made = self._loader(framed, rows, endless=True)
         if self._config.task.epochs:
             self._config.num_steps = math.ceil(self._config.task.epochs * (made.num_batches or 1))
             experiment.check(self._config)
         made.notes += self._tally.lines('training')
+        if unlabelled:
+            made.notes.append(
+                f'  {len(unlabelled):,} without a class, beside {copies} copies of each labelled one'
+            )
         if self._config.task.labels:
             made.notes.append('  classes: ' + labelled.balance(self.task.answer(e.fields) for e in examples))
         return Prefetched(made)
+
+    def _unlabelled(self) -> list[Example]:
+        """Returns the texts of task.unlabelled without their classes, if they have any."""
+        config = self._config
+        if not config.task.unlabelled:
+            return []
+        if config.objective != 'classification' or not config.task.consistency:
+            raise UserError(
+                f'task.unlabelled={config.task.unlabelled!r} is for an encoder that learns classes with '
+                f'task.consistency above 0; here are objective={config.objective!r} and '
+                f'task.consistency={config.task.consistency}.'
+            )
+        found = labelled.read(self.task, config.task.unlabelled, config, Tally(), labelled=False)
+        asked = self.task.ASKED
+        return [Example(each.id, {name: each.fields[name] for name in asked}) for each in found]
 
     def held_out(self, rows: slice, tokenizer: Tokenizer) -> dict[str, Loader]:
         """Returns the held-out examples' batches, by the name ''; the loss of these is evaluated."""

@@ -6,8 +6,12 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
+
+from configs.command_line import flatten
 
 PACKAGES = (
     *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'numpy'),
@@ -29,6 +33,12 @@ def package_versions() -> dict[str, str]:
     """Returns the version of Python and of each package that results depend on."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {'python': platform.python_version(), **versions}
+
+
+def identity(config: ConfigDict) -> dict[str, Any]:
+    """Returns what all processes of a run must have in common: every key, the code and the packages."""
+    packages = {f'package {name}': version for name, version in package_versions().items()}
+    return {**flatten(config), 'code_version': code_version(), **packages}
 
 
 def devices() -> str:

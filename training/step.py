@@ -12,7 +12,9 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from configs.errors import UserError
 from training import freezing
+from training.optimizer import parameter_name
 from training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -28,11 +30,17 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the function (state, batch) → (state, metrics) that the loop compiles.
 
-    Loss and gradients are sums over the global batch divided once by its global weight, so
-    accumulation, padding and the number of devices do not change them. Of frozen parameters no gradient is
-    computed. A step whose gradient is not
-    finite leaves parameters and optimizer as they were and is counted. Metrics are float32 scalars.
+    Loss and gradients are sums over the global batch divided once by its global weight, so accumulation,
+    padding and the number of devices do not change them. Of frozen parameters no gradient is computed. A step
+    whose gradient is not finite leaves parameters and optimizer as they were and is counted. Metrics are
+    float32 scalars.
     """
+
+    if config.gradient_dtype == 'bfloat16' and model.config.compute_dtype != 'bfloat16':  # pyright: ignore
+        raise UserError(
+            "gradient_dtype='bfloat16' rounds kernels, as a model that computes in bfloat16 does anyway: set "
+            "compute_dtype='bfloat16', or leave gradient_dtype='float32'."
+        )
 
     def loss_sums(learnt: Any, frozen: Any, part: Batch, key: jax.Array | None):
         params = freezing.join(learnt, frozen)
@@ -43,9 +51,13 @@ def make_train_step(
         gradient = jax.grad(loss_sums, has_aux=True)
 
         def gradient_of_part(part: Batch, index: jax.Array | int):
-            key_of_part = None if key is None else jax.random.fold_in(key, index)
-            return gradient(state.params, state.frozen, part, key_of_part)
+            part_key = None if key is None else jax.random.fold_in(key, index)
+            grads, sums = gradient(learnt, frozen, part, part_key)
+            return jax.tree.map(lambda g: g.astype(jnp.float32), grads), sums
 
+        learnt, frozen = state.params, state.frozen
+        if config.gradient_dtype == 'bfloat16':
+            learnt, frozen = round_matrices(learnt), round_matrices(frozen)
         return sum_over_parts(gradient_of_part, batch, config.grad_accumulation)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -91,6 +103,19 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def round_matrices(params: Any) -> Any:
+    """Returns the parameters with kernels and tables in bfloat16.
+
+    A model that computes in bfloat16 rounds them in any case before use. A gradient has its parameter's dtype
+    when devices sum it (`model.contraction`), so that this decides what they send.
+    """
+
+    def rounded(path: tuple, p: jax.Array) -> jax.Array:
+        return p.astype(jnp.bfloat16) if parameter_name(path).endswith(('kernel', 'embedding')) else p
+
+    return jax.tree_util.tree_map_with_path(rounded, params)
 
 
 def make_eval_step(

@@ -9,6 +9,11 @@ import numpy as np
 UNFINISHED = '\ufffd'  # what decoding gives for bytes that are no whole character yet
 
 
+def up_to(text: str, stop: Iterable[str]) -> str:
+    """Returns what stands in a text before the first of the stop strings, or all of it."""
+    return text[: min((at for string in stop if (at := text.find(string)) >= 0), default=len(text))]
+
+
 class TextWatch:
     """A `generation.Watch` over texts.
 

@@ -16,8 +16,13 @@ BETA = 0.5  # a wrong edit is worse than a missing one (Ng et al. 2014)
 def edits(before: str, after: str) -> set[tuple[int, int, tuple[str, ...]]]:
     """Returns {(first word, end, what stands there instead)}; ideographs are words of their own."""
     old, new = _words(before), _words(after)
-    found = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    return {(start, end, tuple(new[at:to])) for kind, start, end, at, to in found if kind != 'equal'}
+    found = set()
+    for kind, start, end, at, to in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == 'replace' and end - start == to - at:  # word by word
+            found |= {(start + n, start + n + 1, (new[at + n],)) for n in range(end - start)}
+        elif kind != 'equal':
+            found.add((start, end, tuple(new[at:to])))
+    return found
 
 
 def _words(text: str) -> list[str]:

@@ -21,6 +21,7 @@ from model.generation import generate
 from model.transformer import Transformer
 from objectives import causal
 from parallel import rules
+from parallel.placement import balanced_order
 
 AXES = ('data', 'fsdp', 'tensor', 'context')
 CASES = (
@@ -39,22 +40,26 @@ def make_mesh(shape: tuple[int, ...]) -> jax.sharding.Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=devices)
 
 
-def splash_error(shape: tuple[int, ...]) -> float:
+def splash_error(shape: tuple[int, ...], *, placed: bool) -> float:
     """Returns the largest difference of splash's results and gradients on a mesh from XLA's off it."""
     heads = (4, 2, 2, 4)
     q, k, v, weights = (jax.random.normal(jax.random.key(i), (2, 256, n, 8)) for i, n in enumerate(heads))
     segments = jnp.broadcast_to(jnp.arange(256) // 100, (2, 256))
 
-    def results(function):
+    def results(function, q, k, v, weights, segments):
         def loss(*qkv):
             out = function(*qkv, segments)
             return jnp.sum(out * weights), out
 
         return jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v))
 
-    expected = results(functools.partial(attend, implementation='xla'))
+    arrays = (q, k, v, weights, segments)
+    expected = results(functools.partial(attend, implementation='xla'), *arrays)
     with jax.set_mesh(make_mesh(shape)):
-        found = results(functools.partial(kernels.splash, interpret=True))
+        order = balanced_order(*segments.shape) if placed else None
+        if placed:
+            arrays, expected = jax.tree.map(lambda x: np.asarray(x)[:, order], (arrays, expected))
+        found = results(functools.partial(kernels.splash, order_L=order, interpret=True), *arrays)
     return max(float(np.abs(np.asarray(a) - b).max()) for a, b in zip(found, expected, strict=True))
 
 
@@ -94,4 +99,5 @@ def run(family: str, shape: tuple[int, ...]) -> dict:
 if __name__ == '__main__':
     for family, shape in CASES:
         print(json.dumps({'family': family, 'shape': shape, **run(family, shape)}), flush=True)
-    print(json.dumps({'splash_error': splash_error((1, 2, 2, 2))}))
+    for placed in (False, True):
+        print(json.dumps({'splash_error': splash_error((1, 2, 2, 2), placed=placed)}))

@@ -49,7 +49,9 @@ def test_losses_gradients_and_text_are_the_same_on_every_mesh(lines, family, mes
 
 
 def test_splash_equals_xla_when_heads_and_positions_are_cut_up(lines):
-    assert lines[-1]['splash_error'] < 1e-5
+    errors = [line['splash_error'] for line in lines if 'splash_error' in line]  # in order, and placed
+    assert len(errors) == 2
+    assert max(errors) < 1e-5
 
 
 def test_the_compiler_never_lays_out_an_array_by_copying_all_of_it(process):

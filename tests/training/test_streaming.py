@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.streaming import TextWatch
+from training.streaming import TextWatch, up_to
 
 PIECES = ['', 'st', 'op', 'opera', 'la', ' ', 'x', 'stop', '\n', 'S']
 
@@ -70,3 +70,16 @@ def test_nothing_is_written_past_a_stop_string():
     watch = TextWatch(decode, [ids('x')], ['stop'], written.append)
     watch([ids('st', 'op', 'x')])
     assert ''.join(written) == 'xstop'
+
+
+@pytest.mark.parametrize(
+    ('text', 'stop', 'kept'),
+    [
+        ('one. two\n\nthree', ['\n\n', '.'], 'one'),
+        ('one two', ['.'], 'one two'),
+        ('。你好。', ['。'], ''),
+        ('one', [], 'one'),
+    ],
+)
+def test_a_text_is_kept_up_to_the_first_stop_string(text, stop, kept):
+    assert up_to(text, stop) == kept
