@@ -21,6 +21,7 @@ from model.transformer import Transformer
 from parallel import mesh as meshes
 from parallel import rings
 from planning import collectives, hlo, main_memory, operations
+from training import freezing
 from training import state as states
 from training.optimizer import make_optimizer, make_schedule
 from training.step import make_train_step
@@ -117,7 +118,10 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
     model = Transformer(model_config(config, platform))
     objective, tokenizer = objectives.get(config.objective), vocabulary(config)
     optimizer = make_optimizer(config)
-    abstract = states.abstract_state(model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0)
+    learns = freezing.learnt(config)
+    abstract = states.abstract_state(
+        model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0, learns=learns
+    )
     batch = abstract_batch(config, objective, tokenizer, mesh)
     train_step = make_train_step(model, objective, config, optimizer, make_schedule(config))
 
@@ -136,7 +140,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
 
     lengths = objective.lengths(config)
     sizes = {
-        'parameters': _bytes(abstract.params) + _bytes(abstract.ema_params),
+        'parameters': _bytes(abstract.params) + _bytes(abstract.ema_params) + _bytes(abstract.frozen),
         'optimizer': _bytes(abstract.opt_state),
         'batch': _bytes(batch),
     }
@@ -144,11 +148,11 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         'mesh': dict(mesh.shape),
         'rings': {axis: len(rings.find(mesh, axis)) for axis in mesh.axis_names},
         'tokens': config.batch_size * (lengths.tokens + lengths.encoder_tokens),
-        'num_params': sum(leaf.size for leaf in jax.tree.leaves(abstract.params)),
+        'num_params': freezing.size(abstract.whole_params()),
         'compute_dtype': model.config.compute_dtype,
         **sizes,
         'model_flops': config.batch_size
-        * objectives.train_flops_per_row(objective, config, model.config, tokenizer),
+        * objectives.train_flops_per_row(objective, config, model.config, tokenizer, learns.has),
         'flops': flops,
         'compile_seconds': round(seconds, 2),
     }
