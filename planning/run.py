@@ -179,7 +179,7 @@ def _label(layout: Any) -> str:
 
 
 def _order(plan: Plan | str) -> tuple[int, float, float]:
-    """Those that fit by the time in which layers wait for each other, then by that without overlap; the others."""
+    """Those that fit by the time with waiting, then by that without any overlap; then the others."""
     if isinstance(plan, str):
         return 2, math.inf, math.inf
     if not plan.fits:

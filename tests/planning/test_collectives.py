@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (lines of programs are long)
 """What devices send each other, read from TPU excerpts and from a program for 8 simulated devices."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (lines of programs are long)
 """Compiled programs read from their text: excerpts of TPU programs, and a program compiled here."""
 
 from __future__ import annotations

@@ -46,8 +46,9 @@ def test_what_fits_comes_first_and_less_memory_needs_more_time():
     assert fits == sorted(fits, reverse=True)
     times = [estimated.order for (_, estimated), fit in zip(ranked, fits, strict=True) if fit]
     assert times == sorted(times)
+    mesh = ranked[0][0].mesh
     by_remat = {
-        remat: next(e for l, e in ranked if l.remat == remat and l.mesh == ranked[0][0].mesh and l.parts == 4)
+        remat: next(e for one, e in ranked if one.remat == remat and one.mesh == mesh and one.parts == 4)
         for remat in search.REMATS
     }
     assert by_remat['none'].memory > by_remat['dots'].memory > by_remat['full'].memory
