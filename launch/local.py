@@ -21,7 +21,7 @@ import threading
 import time
 from typing import IO
 
-PATIENCE = 60.0  # seconds that others have to end by themselves when one has failed
+PATIENCE = 20.0  # seconds that others have to end by themselves when one has failed
 
 
 def start(count: int, command: list[str]) -> list[subprocess.Popen]:
@@ -68,7 +68,7 @@ def send(processes: list[subprocess.Popen], number: int) -> None:
 def wait(processes: list[subprocess.Popen]) -> int:
     """Returns the exit status of the first that failed, or 0, when all have ended."""
     status, failed_at, asked = 0, 0.0, False
-    while any(process.poll() is None for process in processes):
+    while None in [process.poll() for process in processes]:  # all are asked, so that none is left a zombie
         time.sleep(0.1)
         if not status and (failed := [p.returncode for p in processes if p.returncode]):
             status, failed_at = failed[0], time.monotonic()

@@ -105,9 +105,8 @@ def _over_devices(local: Callable[..., Any], inputs: str, outputs: str) -> Calla
 
 
 def _local_forward(q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L, *, causal, window):
-    """Returns y [B, L, N, H], log Σ exp(scores) [B, L, N] and the number of block pairs [1], of one device."""
-    batch, length, num_heads, head_dim = q_BLNH.shape
-    groups, scale = num_heads // k_BLKH.shape[2], head_dim**-0.5
+    """Returns y [B, L, N, H], log Σ exp(scores) [B, L, N] and the number of block pairs [1], here."""
+    groups, scale = q_BLNH.shape[2] // k_BLKH.shape[2], q_BLNH.shape[-1] ** -0.5
     places = (_blocks(segments_BL), _blocks(order_L[None]))
     q_n = _queries(_blocks(q_BLNH), groups)
     sums_shape = (*q_n.shape[:-1], 1)

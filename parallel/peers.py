@@ -88,6 +88,7 @@ class Peers:
         self._changed = threading.Condition()
         self._agreed: list[str | None] = []
         self._late_since: float | None = None
+        self._refused = False
         if links:
             _hold_aborts()
             threading.Thread(target=self._watch, daemon=True, name='peers').start()
@@ -143,6 +144,9 @@ class Peers:
             self._changed.wait_for(lambda: self._agreed)
             different = self._agreed.pop()
         if different:
+            for link in self._links.values():
+                link.done = True  # all know why all end
+            self._refused = True
             raise UserError(different)
 
     def _difference(self, mine: dict[str, str]) -> str | None:
@@ -171,6 +175,9 @@ class Peers:
         if isinstance(error, UserError):
             status, told = 2, str(error)
             print(f'error: {error}', file=sys.stderr, flush=True)
+            if self._refused:
+                time.sleep(BEAT)  # so that all have read why, before this process is gone
+                os._exit(status)
         else:
             status, told = (130 if isinstance(error, KeyboardInterrupt) else 1), repr(error)
             if status == 1:
@@ -212,6 +219,7 @@ class Peers:
                 if 'facts' in message:
                     link.facts = message['facts']
                 else:
+                    link.done = bool(message['agreed'])
                     self._agreed.append(message['agreed'])
                 self._changed.notify_all()
 

@@ -33,6 +33,10 @@ def start(progress: Progress | None = None) -> Peers:
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache' / 'lathe'))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
+        # Simulated devices wait for each other in threads, of which XLA makes no more than there are
+        # devices; one may take part in two collective operations at once (docs/log.md).
+        os.environ.setdefault('NPROC', '32')
     progress = progress or Progress()
     watch(progress)
     address, count, index = cluster(os.environ) or (None, 1, None)

@@ -23,6 +23,7 @@ def process():
         'JAX_PLATFORMS': 'cpu',
         # Programs this small run once: optimising them takes longer than running them.
         'XLA_FLAGS': '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0',
+        'NPROC': '32',  # threads, as parallel.processes sets them
         'PYTHONPATH': str(ROOT),
     }
     script = Path(__file__).with_name('meshes.py')

@@ -18,6 +18,7 @@ def found() -> dict:
     environment = os.environ | {
         'JAX_PLATFORMS': 'cpu',
         'XLA_FLAGS': '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0',
+        'NPROC': '32',  # threads, as parallel.processes sets them
         'PYTHONPATH': str(ROOT),
     }
     command = [sys.executable, str(Path(__file__).with_name('ring.py'))]
