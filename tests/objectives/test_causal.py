@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import base
 from configs.errors import UserError
+from model.unembedding import Unembedding
 from objectives import causal, get
 
 TOKENIZER = types.SimpleNamespace(bos_id=1, eos_id=2, pad_id=0)
@@ -84,9 +86,11 @@ def test_every_token_after_a_bos_is_learnt_once():
 class Uniform:
     """A model to which all 10 tokens are equally likely."""
 
-    def apply(self, variables, tokens_BL, segments_BL, positions_BL, *, deterministic, rngs):
+    def apply(self, variables, tokens_BL, segments_BL, positions_BL, *, deterministic, rngs, output):
         assert deterministic == (rngs is None)
-        return np.zeros((*tokens_BL.shape, 10), np.float32)
+        assert output == 'unembedding'
+        x_BL1 = np.zeros((*tokens_BL.shape, 1), np.float32)
+        return Unembedding(jnp.asarray(x_BL1), None, jnp.zeros((1, 10)), None)
 
 
 def test_losses_are_sums_over_weighted_tokens():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
+from model.unembedding import Unembedding
 from objectives import masked
 from tests.objectives.conftest import FIRST, VOCAB
 
@@ -92,8 +93,9 @@ def test_the_loss_is_that_of_the_hidden_tokens(make, config, pack, seeds):
     logits_BLV = np.random.default_rng(1).normal(size=(3, 96, VOCAB)).astype(np.float32)
 
     def apply(variables, *, tokens_BL, segments_BL, positions_BL, logits_at_BM, output, **_):
-        assert output == 'logits'
-        return jnp.take_along_axis(logits_BLV, logits_at_BM[..., None], axis=1)
+        assert output == 'unembedding'
+        wanted_BMV = jnp.take_along_axis(logits_BLV, logits_at_BM[..., None], axis=1)
+        return Unembedding(wanted_BMV, None, jnp.eye(VOCAB), None)
 
     total, weight, sums = masked.loss(types.SimpleNamespace(apply=apply), {}, batch, config=config)
     log_p = logits_BLV - np.log(np.exp(logits_BLV).sum(-1, keepdims=True))
