@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.test_layering import MAY_IMPORT, imports
 
 ROOT = Path(__file__).parents[1]
-ON_REQUEST = {'torch'}  # for pickles alone, and the error says so: model/pickled_tensors.py
+# For pickles alone, and to compile for TPUs; the errors say so: model/pickled_tensors.py, planning/topologies.py.
+ON_REQUEST = {'libtpu', 'torch'}
 
 
 def required(name: str) -> set[str]:
