@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.test_layering import MAY_IMPORT, imports
 
 ROOT = Path(__file__).parents[1]
-# For pickles alone, and to compile for TPUs; the errors say so: model/pickled_tensors.py, planning/topologies.py.
+# For pickles (model/pickled_tensors.py) and to compile for TPUs (planning/topologies.py); the errors say so.
 ON_REQUEST = {'libtpu', 'torch'}
 
 
