@@ -46,9 +46,9 @@ def _repeats(equation: Any) -> int:
     name, parameters = equation.primitive.name, equation.params
     if name == 'scan':
         return parameters['length']
-    if name == 'shard_map':  # shapes inside are those of one device
+    if name == 'shard_map':  # shapes inside are those of a device, along its axes
         shape = dict(parameters['mesh'].shape)
-        manual = parameters.get('manual_axes') or shape
+        manual = parameters['newly_manual_axes']
         return math.prod(shape[axis] for axis in manual)
     if name == 'pallas_call':
         return math.prod(int(size) for size in parameters['grid_mapping'].grid)

@@ -47,6 +47,20 @@ def test_what_is_computed_again_counts_again():
     assert again - plain == 2 * 2 * 4**3
 
 
+def test_devices_count_along_the_axes_that_are_cut_by_hand():
+    mesh = make_mesh({'data': 1, 'fsdp': 1, 'tensor': 1, 'context': 1})
+    spec = jax.sharding.PartitionSpec('fsdp')
+
+    def product(x):
+        return jax.shard_map(lambda x: x @ x.T, in_specs=spec, out_specs=spec, axis_names={'fsdp'})(x)
+
+    with jax.set_mesh(mesh):
+        equations = traced(product, (4, 8))
+    assert operations.count(equations) == 2 * 4 * 8 * 4
+    (equation,) = [each for each in equations.eqns if each.primitive.name == 'shard_map']
+    assert equation.params['newly_manual_axes'] == {'fsdp'}
+
+
 def of_step(module, **changes):
     """(operations of the traced step, of the model by arithmetic, config) of a shrunk experiment."""
     config = module.get_config('smoke')
