@@ -79,6 +79,7 @@ def measure(way: str, checkpoint: str, batch_size: int, length: int, steps: int)
         checkpoints.save(1, beginning.kept(state, config), jax.numpy.zeros((1, 1), int), {})
         checkpoints.close()
         written = sum(path.stat().st_size for path in Path(directory).rglob('*') if path.is_file())
+    assert needs is not None, 'the compiler says what a step needs'
     return {
         'learnt': freezing.size(state.params),
         'arguments': needs.argument_size_in_bytes / MEGABYTE,
