@@ -125,11 +125,11 @@ def logits(
 def loss(
     model: Any, params: Any, batch: dict[str, jax.Array], *, config: Any, dropout_key: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Returns float32 sums over the texts: of the loss, of the weights, and `accuracy`.
+    """Returns float32 sums over the texts: of the loss, of the weights, and of `accuracy`.
 
     The cross-entropy of the class; with task.multi_label the binary one, mean over classes. In training, a
-    text without a class has the one that the model is certain of without noise, or else the loss 0;
-    evaluation leaves such texts out.
+    text without a class has the one that the model is certain of without noise, or else the loss 0; `guessed`
+    is the share of these. Evaluation leaves such texts out.
     """
     answers_BFA, weights_BF = batch['answers_BFA'], batch['weights_BF']
     known_BF = answers_BFA[..., 0] > 0
@@ -155,7 +155,8 @@ def loss(
         ).loss
         right_BF = jnp.argmax(logits_BFC, axis=-1) == labels_BF
     total = jnp.sum(losses_BF * weights_BF * (answers_BFA[..., 0] > 0))
-    metrics = {'accuracy': jnp.sum(right_BF * weights_BF)}
     if config.task.consistency and dropout_key is not None:
-        metrics['guessed'] = jnp.sum(weights_BF * (~known_BF & (answers_BFA[..., 0] > 0)))
+        metrics = {'guessed': jnp.sum(weights_BF * (~known_BF & (answers_BFA[..., 0] > 0)))}
+    else:
+        metrics = {'accuracy': jnp.sum(right_BF * weights_BF)}
     return total, jnp.sum(weights_BF), metrics
