@@ -128,6 +128,10 @@ def measure_text() -> None:
     results = {}
     for name in CHECKPOINT.value:
         opened = run.open_run(name)
+        if opened.config.task.name:
+            raise UserError(
+                f'--checkpoint={name} was trained for a task; score it with --task={opened.config.task.name}.'
+            )
         jax.set_mesh(opened.mesh)
         objective = objectives.get(opened.config.objective)
         opened.config.batch_size = meshes.fitting_batch(opened.mesh, opened.config)

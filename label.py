@@ -47,6 +47,10 @@ def main() -> None:
     """Labels the texts, writes the files and prints what came of it."""
     for flag in (OUTPUT, UNCERTAIN):
         command_line.check_output(flag.name, flag.value)
+        if flag.value and Path(flag.value).resolve() == Path(INPUT.value).resolve():
+            raise UserError(
+                f'--{flag.name}={flag.value} is --input too, which would be lost; name another file.'
+            )
 
     import jax
 

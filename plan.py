@@ -45,6 +45,8 @@ def main() -> int:
     if PRICE.value is not None and TOKENS.value is None:
         raise UserError(f'--price={PRICE.value} needs to know for how long: add --tokens=1e11, say.')
     command_line.check_output('picture', PICTURE.value)
+    if PICTURE.value and not PICTURE.value.endswith(('.png', '.pdf', '.svg')):
+        raise UserError(f'--picture={PICTURE.value} must end in .png, .pdf or .svg.')
     from planning import topologies
 
     topology = topologies.parse(TOPOLOGY.value) if TOPOLOGY.value else None

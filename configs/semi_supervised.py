@@ -12,8 +12,6 @@ its labels and becomes the next teacher.
   python label.py --checkpoint=runs/teacher --input=many.jsonl --output=labelled.jsonl --balance
   python train.py --config=configs/semi_supervised.py:student --workdir=runs/student \
       --config.initial_checkpoint=MODEL --config.task.source=few.jsonl,labelled.jsonl
-
-What both gain over the few labels alone is in docs/fine-tuning.md.
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ def get_config(kind: str = 'consistency') -> ConfigDict:
     config.model.dropout_rate = 0.1
     if kind == 'smoke':
         config.tokenizer.control_symbols = ('<mask>',)
+        config.task.unlabelled = 'builtin:opinions'
     if kind != 'student':
         config.task.consistency = 1.0
         config.task.epochs = 0.0 if kind == 'smoke' else 1.0

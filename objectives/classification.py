@@ -125,7 +125,7 @@ def logits(
 def loss(
     model: Any, params: Any, batch: dict[str, jax.Array], *, config: Any, dropout_key: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Returns float32 sums over the texts: of the loss, of the weights, and of `accuracy`.
+    """Returns float32 sums over the texts: of the loss, of the weights, and of `accuracy` in percent.
 
     The cross-entropy of the class; with task.multi_label the binary one, mean over classes. In training, a
     text without a class has the one that the model is certain of without noise, or else the loss 0; `guessed`
@@ -158,5 +158,5 @@ def loss(
     if config.task.consistency and dropout_key is not None:
         metrics = {'guessed': jnp.sum(weights_BF * (~known_BF & (answers_BFA[..., 0] > 0)))}
     else:
-        metrics = {'accuracy': jnp.sum(right_BF * weights_BF)}
+        metrics = {'accuracy': 100 * jnp.sum(right_BF * weights_BF)}
     return total, jnp.sum(weights_BF), metrics

@@ -75,10 +75,10 @@ def logits(
 def loss(
     model: Any, params: Any, batch: dict[str, jax.Array], *, config: Any, dropout_key: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Returns float32 sums over windows: mean of both cross-entropies, weights, and `accuracy` of both."""
+    """Returns float32 sums over windows: mean of both cross-entropies, weights, `accuracy` in percent."""
     logits_B2L = logits(model, params, batch, dropout_key)
     targets_B2 = jnp.stack([batch['starts_B'], batch['ends_B']], axis=1)
     losses_B = jnp.mean(cross_entropy.cross_entropy(logits_B2L, targets_B2).loss, axis=1)
     right_B = jnp.all(jnp.argmax(logits_B2L, axis=-1) == targets_B2, axis=1)
     weights_B = batch['weights_B']
-    return jnp.sum(losses_B * weights_B), jnp.sum(weights_B), {'accuracy': jnp.sum(right_B * weights_B)}
+    return jnp.sum(losses_B * weights_B), jnp.sum(weights_B), {'accuracy': 100 * jnp.sum(right_B * weights_B)}

@@ -20,7 +20,7 @@ def draw(plan: Plan, path: Path) -> None:
     _draw_times(plan, times)
     figure.suptitle(f'{plan.name} on {plan.where}', fontsize=11)
     with written_whole(path) as file:
-        figure.savefig(file, format=path.suffix.lstrip('.') or 'png', dpi=150)
+        figure.savefig(file, format=path.suffix.lstrip('.'), dpi=150)
 
 
 def _draw_memory(plan: Plan, axes) -> None:

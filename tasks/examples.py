@@ -97,12 +97,16 @@ def read(
             tally.used += 1
     lost = sum(tally.left_out.values())
     if not found or lost > LEAST_USABLE * (lost + len(found)):
-        reason, count = tally.left_out.most_common(1)[0] if lost else ('no records', 0)
+        if not lost:
+            raise UserError(f'{source or task.BUILTIN} holds no records.')
+        reason, count = tally.left_out.most_common(1)[0]
+        advice = ''
+        if reason == 'a field is missing':
+            fields = ', '.join(f'{name}=NAME' for name in places)
+            advice = f" Say where the fields are with task.fields (--fields), such as '{fields}'."
         raise UserError(
-            f'task.source={source!r}: {lost:,} of {lost + len(found):,} records cannot be used, {count:,} of '
-            f'them because {reason}: {tally.first.get(reason, "the files are empty")}. Name where the fields '
-            f'{", ".join(places)} are with --config.task.fields, such as '
-            f"'{', '.join(f'{name}=NAME' for name in places)}'."
+            f'{source or task.BUILTIN}: {lost:,} of {lost + len(found):,} records cannot be used, {count:,} '
+            f'of them because {reason}: {tally.first[reason].rstrip(".")}.{advice}'
         )
     return found
 

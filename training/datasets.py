@@ -91,6 +91,8 @@ class Labelled:
             self._config.num_steps = math.ceil(self._config.task.epochs * (made.num_batches or 1))
             experiment.check(self._config)
         made.notes += self._tally.lines('training')
+        if not self._config.initial_checkpoint:
+            made.notes.append('  the model begins at random; initial_checkpoint would name a trained one')
         if unlabelled:
             made.notes.append(
                 f'  {len(unlabelled):,} without a class, beside {copies} copies of each labelled one'
@@ -103,6 +105,11 @@ class Labelled:
         """Returns the texts of task.unlabelled without their classes, if they have any."""
         config = self._config
         if not config.task.unlabelled:
+            if config.task.consistency:
+                raise UserError(
+                    f'task.consistency={config.task.consistency} is for texts without classes; name them with '
+                    '--config.task.unlabelled=FILE.'
+                )
             return []
         if config.objective != 'classification' or not config.task.consistency:
             raise UserError(

@@ -171,6 +171,11 @@ def choose(labels: Sequence[Label], least: float, *, balance: bool) -> list[Labe
     by_class = collections.defaultdict(list)
     for label in certain:
         by_class[label.label].append(label)
+    if len(by_class) == 1:
+        raise UserError(
+            f'all {len(certain):,} labels of at least {least} are {certain[0].label!r}, so there is nothing '
+            'to balance them with; lower --min_confidence, leave --balance out, or train the teacher longer.'
+        )
     fewest = min(map(len, by_class.values()))
     kept = {
         id(label)

@@ -58,10 +58,9 @@ def evaluate(opened: Run, choice: Choice, name: str) -> Result:
             'out; give --data=FILE.'
         )
     config.task.name = choice.task
-    for key, value in (('fields', choice.fields), ('language', choice.language)):
-        if value is not None:
-            config.task[key] = value
-    training, examples = _examples(task, opened, choice, tally, trained_for_it)
+    if choice.language is not None:
+        config.task.language = choice.language
+    training, examples = _examples(task, opened, choice, tally, trained_for_it, name)
     datasets.adopt(task, config, training)
     _check_head(opened, task, name)
     config.batch_size = meshes.fitting_batch(opened.mesh, config)
@@ -93,18 +92,26 @@ def evaluate(opened: Run, choice: Choice, name: str) -> Result:
 
 
 def _examples(
-    task: ModuleType, opened: Run, choice: Choice, tally: Tally, trained_for_it: bool
+    task: ModuleType, opened: Run, choice: Choice, tally: Tally, trained_for_it: bool, name: str
 ) -> tuple[list[Example], list[Example]]:
     """Returns (examples that the baseline learns from, examples to be scored)."""
     config = opened.config
-    if choice.data:
-        examples = labelled.read(task, choice.data, config, tally)
-        return (
-            (examples, examples) if not trained_for_it else (_training(task, opened)[0] or examples, examples)
-        )
-    training, held_out = _training(task, opened)
-    tally.used = len(held_out)
-    return training, held_out
+    if not choice.data:
+        training, held_out = _training(task, opened)
+        tally.used = len(held_out)
+        return training, held_out
+    reading = config.copy_and_resolve_references()
+    if choice.fields is not None:
+        reading.task.fields = choice.fields
+    examples = labelled.read(task, choice.data, reading, tally)
+    if trained_for_it:
+        try:
+            return _training(task, opened)[0], examples
+        except UserError:  # its examples are not on this machine, and only the baseline needs them
+            tally.change(
+                'what the run learnt from is not there: the baseline is that of these examples', name
+            )
+    return examples, examples
 
 
 def _training(task: ModuleType, opened: Run) -> tuple[list[Example], list[Example]]:
