@@ -92,7 +92,7 @@ class Labelled:
             experiment.check(self._config)
         made.notes += self._tally.lines('training')
         if not self._config.initial_checkpoint:
-            made.notes.append('  the model begins at random; initial_checkpoint would name a trained one')
+            made.notes.append('  the model begins at random; see initial_checkpoint')
         if unlabelled:
             made.notes.append(
                 f'  {len(unlabelled):,} without a class, beside {copies} copies of each labelled one'
