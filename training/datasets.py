@@ -107,8 +107,8 @@ class Labelled:
         if not config.task.unlabelled:
             if config.task.consistency:
                 raise UserError(
-                    f'task.consistency={config.task.consistency} is for texts without classes; name them with '
-                    '--config.task.unlabelled=FILE.'
+                    f'task.consistency={config.task.consistency} is for texts without classes; name them '
+                    'with --config.task.unlabelled=FILE.'
                 )
             return []
         if config.objective != 'classification' or not config.task.consistency:
