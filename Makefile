@@ -52,7 +52,7 @@ demo: install
 
 # PYTEST_ARGS narrows the choice: make test PYTEST_ARGS='tests/model -x'. Files of tests run side by side, each in one
 # process, so that what a file's tests share is made once.
-USES_JAX = $(addprefix tests/,model objectives parallel planning tasks training)
+USES_JAX = $(addprefix tests/,model parallel training)
 PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 
 test: install
