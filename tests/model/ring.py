@@ -53,7 +53,9 @@ def error(shape, heads, kv_heads, *, placed: bool, packed: bool, **options) -> f
     with jax.set_mesh(make_mesh(shape)):
         order = balanced_order(2, LENGTH) if placed else None
         if placed:
-            q, k, v, weights, segments = (place(x, order) for x in (q, k, v, weights, segments))
+            q, k, v, weights, segments = (
+                None if x is None else place(x, order) for x in (q, k, v, weights, segments)
+            )
         found = results(functools.partial(ring, order_L=order, **options), q, k, v, weights, segments)
     if placed:
         expected = [x[:, order] for x in expected]
