@@ -10,6 +10,8 @@ BUILTIN     source of the few examples that every machine has (tasks/builtin.py)
 problem(fields)                          why an example cannot be used, or None
 answer(fields)                           the text to be written
 turns(fields, config)                    where there are several: [(role, text)]; else prompt and answer
+labels(fields), as_booleans(texts, known)  of classes: those of an example; texts as bool [N, C]
+span(fields)                             of spans: characters [start, end) of the answer in `context`, or None
 score(predictions, examples, config)     {metric: Score}
 baseline(training, examples, config)     (what it does, its predictions): the least that a model must beat
 """

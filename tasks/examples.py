@@ -9,7 +9,6 @@ with the file or the map of fields, and that is an error.
 from __future__ import annotations
 
 import collections
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -111,14 +110,24 @@ def read(
     return found
 
 
+def read_splits(
+    task: ModuleType, config: ConfigDict, tally: Tally, held_out_tally: Tally
+) -> tuple[list[Example], list[Example]]:
+    """Returns the examples of an experiment: (to learn from, held out)."""
+    found = read(task, config.task.source, config, tally)
+    if config.task.eval_source:
+        return found, read(task, config.task.eval_source, config, held_out_tally)
+    training, held_out = split(found, task, config.data.eval_fraction)
+    tally.used, held_out_tally.used = len(training), len(held_out)
+    return training, held_out
+
+
 def split(examples: list[Example], task: ModuleType, fraction: float) -> tuple[list[Example], list[Example]]:
     """Returns (training, held out) by the hash of what is asked, which never moves as examples are added."""
     training, held_out = [], []
     for example in examples:
         asked = json.dumps([example.fields[name] for name in task.ASKED], ensure_ascii=False)
-        digest = hashlib.blake2b(asked.encode('utf-8', 'surrogatepass'), digest_size=8).digest()
-        out = int.from_bytes(digest, 'little') < fraction * 2**64
-        (held_out if out else training).append(example)
+        (held_out if sources.is_held_out(asked, fraction) else training).append(example)
     return training, held_out
 
 

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from configs.errors import UserError
 from data import records
-from data.damage import Damage
 from data.tokenizer import Tokenizer
+from tasks.examples import Example, Tally
 
 STRIDE = 0.5  # of the room for a context: how far windows over a long one lie apart
 NO_ANSWER = np.zeros(0, np.int32)
@@ -249,11 +249,11 @@ def _crop(
     raise Unfit(f'all but the text to be cropped is longer than the {room} tokens there are for it')
 
 
-def try_frame(framer: Framer, example: Any, tally: Any) -> list[Framed]:
+def try_frame(framer: Framer, example: Example, tally: Tally) -> list[Framed]:
     """Returns the example framed, or nothing where it does not fit, which is counted."""
     try:
         framed = framer.frame(example.fields)
-    except (Unfit, Damage) as reason:
+    except Unfit as reason:
         tally.drop(str(reason), example.id)
         tally.used -= 1
         return []

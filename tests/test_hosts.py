@@ -25,8 +25,12 @@ def ip(words: str) -> None:
 @pytest.fixture
 def hosts():
     try:
+        ip(f'netns add {NAMES[0]}')
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f'no network namespaces here: {error}')
+    try:
+        ip(f'netns add {NAMES[1]}')
         for index, name in enumerate(NAMES):
-            ip(f'netns add {name}')
             # Gloo listens at the address of the host's own name, which is here to be found.
             files = Path('/etc/netns') / name
             files.mkdir(parents=True)
@@ -36,12 +40,11 @@ def hosts():
             ip(f'-n {name} link set lo up')
             ip(f'-n {name} addr add {ADDRESSES[index]}/24 dev veth{index}')
             ip(f'-n {name} link set veth{index} up')
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f'no network namespaces here: {error}')
-    yield NAMES
-    for name in NAMES:
-        ip(f'netns delete {name}')
-        shutil.rmtree(Path('/etc/netns') / name)
+        yield NAMES
+    finally:
+        for name in NAMES:
+            subprocess.run(['ip', 'netns', 'delete', name], check=False)
+            shutil.rmtree(Path('/etc/netns') / name, ignore_errors=True)
 
 
 def test_two_hosts_train_as_one(hosts, tmp_path):

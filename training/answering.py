@@ -5,7 +5,6 @@ B batch · L length · F texts in a row · C classes · N examples
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,18 +25,11 @@ from training.sampling import complete
 NOTHING = Prediction('')
 
 
-def answer(
-    model: Transformer,
-    params: Any,
-    framer: Framer,
-    examples: Sequence[Example],
-    *,
-    decoding: Decoding | None = None,
-) -> list[Prediction]:
+def answer(model: Transformer, params: Any, framer: Framer, examples: Sequence[Example]) -> list[Prediction]:
     """Returns a model's answer to each example, of which only what is asked is read.
 
-    Every process gets all of them. What no row can be made of is answered with nothing.
-    decoding: how texts are written; None: the likeliest token each time.
+    Every process gets all of them. What no row can be made of is answered with nothing. Texts are written by
+    the likeliest token each time.
     """
     asked = [{name: example.fields[name] for name in framer.task.ASKED} for example in examples]
     objective = framer.config.objective
@@ -45,7 +37,7 @@ def answer(
         return _classes(model, params, framer, asked)
     if objective == 'span':
         return _spans(model, params, framer, asked)
-    return _texts(model, params, framer, asked, decoding or Decoding(temperature=0.0))
+    return _texts(model, params, framer, asked)
 
 
 def _classes(
@@ -116,7 +108,7 @@ def best_span(logits_2L: np.ndarray, spans_T2: np.ndarray, longest: int) -> tupl
 
 
 def _texts(
-    model: Transformer, params: Any, framer: Framer, asked: Sequence[Mapping[str, Any]], decoding: Decoding
+    model: Transformer, params: Any, framer: Framer, asked: Sequence[Mapping[str, Any]]
 ) -> list[Prediction]:
     """Texts that the model writes, longest questions first, so that those of a batch are about as long."""
     config, answers = framer.config, framer.config.task.answer_tokens
@@ -135,7 +127,7 @@ def _texts(
         numbers = order[start : start + config.batch_size]
         texts = complete(
             model, params, framer.tokenizer, [prompts[number] for number in numbers],
-            dataclasses.replace(decoding, max_new_tokens=answers),
+            Decoding(max_new_tokens=answers, temperature=0.0),
             key=jax.random.fold_in(jax.random.key(config.seed), start), with_prompt=False,
         )  # fmt: skip
         for number, text in zip(numbers, texts, strict=True):

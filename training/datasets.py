@@ -60,18 +60,12 @@ class Labelled:
     def __init__(self, config: ConfigDict, tokenizer: Tokenizer | None):
         self.task = tasks.get(config.task.name)
         self._config, self._tally, self._eval_tally = config, Tally(), Tally()
-        found = labelled.read(self.task, config.task.source, config, self._tally)
-        if config.task.eval_source:
-            self.training_examples = found
-            self.examples = labelled.read(self.task, config.task.eval_source, config, self._eval_tally)
-        else:
-            self.training_examples, self.examples = labelled.split(
-                found, self.task, config.data.eval_fraction
-            )
-            self._tally.used, self._eval_tally.used = len(self.training_examples), len(self.examples)
+        self.training_examples, self.examples = labelled.read_splits(
+            self.task, config, self._tally, self._eval_tally
+        )
         if not self.training_examples:
             raise UserError(
-                f'task.source={config.task.source!r}: all {len(found)} examples are held out; lower '
+                f'task.source={config.task.source!r}: all {len(self.examples)} examples are held out; lower '
                 'data.eval_fraction, or name task.eval_source.'
             )
         adopt(self.task, config, self.training_examples)

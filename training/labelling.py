@@ -66,11 +66,8 @@ class Teacher:
         config = self._opened.config
         if source:
             examples = self._read(source, labelled=True)
-        elif config.task.eval_source:
-            examples = labelled_examples.read(self._task, config.task.eval_source, config, Tally())
         else:
-            found = labelled_examples.read(self._task, config.task.source, config, Tally())
-            examples = labelled_examples.split(found, self._task, config.data.eval_fraction)[1]
+            examples = labelled_examples.read_splits(self._task, config, Tally(), Tally())[1]
         examples = [e for e in examples if self._task.answer(e.fields) in self.labels]
         if len(examples) < FEWEST_TO_CALIBRATE:
             raise UserError(

@@ -211,13 +211,7 @@ def open_text(directory: Path) -> tuple[ConfigDict, Tokenizer]:
 def open_run(checkpoint: str, *, pickles: bool = False) -> Run:
     """Opens a model for use: its parameters alone, cut over all devices where the width divides over them.
 
-    Args:
-      checkpoint: `RUN` (its best checkpoint, or the newest if none was evaluated), `RUN@STEP`, a directory in
-        Hugging Face's format, its name on the hub, `hf:NAME` or `hf:NAME@REVISION`, or a GGUF file.
-      pickles: read a published model's weights from pytorch_model.bin, which you trust.
-
-    Raises:
-      UserError: when there is no such thing, or it is damaged, or of a kind that Lathe does not know.
+    Arguments and errors are those of `training.origin.find`.
     """
     found = origin.find(checkpoint, pickles=pickles)
     mesh = whole_mesh(found.config)

@@ -35,7 +35,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """scores; predictions of examples; parameters, bytes of them, examples a second, peak memory in bytes."""
+    """What a checkpoint scores and costs; peak_memory in bytes, baseline: what it does, and its scores."""
 
     scores: dict[str, Score]
     examples: Sequence[Example]
@@ -97,29 +97,19 @@ def _examples(
     """Returns (examples that the baseline learns from, examples to be scored)."""
     config = opened.config
     if not choice.data:
-        training, held_out = _training(task, opened)
-        tally.used = len(held_out)
-        return training, held_out
+        return labelled.read_splits(task, config, Tally(), tally)
     reading = config.copy_and_resolve_references()
     if choice.fields is not None:
         reading.task.fields = choice.fields
     examples = labelled.read(task, choice.data, reading, tally)
     if trained_for_it:
         try:
-            return _training(task, opened)[0], examples
+            return labelled.read_splits(task, config, Tally(), Tally())[0], examples
         except UserError:  # its examples are not on this machine, and only the baseline needs them
             tally.change(
                 'what the run learnt from is not there: the baseline is that of these examples', name
             )
     return examples, examples
-
-
-def _training(task: ModuleType, opened: Run) -> tuple[list[Example], list[Example]]:
-    config = opened.config
-    found = labelled.read(task, config.task.source, config, Tally())
-    if config.task.eval_source:
-        return found, labelled.read(task, config.task.eval_source, config, Tally())
-    return labelled.split(found, task, config.data.eval_fraction)
 
 
 def _unknown(task: ModuleType, example: Example, labels: Sequence[str]) -> bool:
