@@ -95,16 +95,18 @@ def test_budgets_become_models(plan):
 def test_a_plan_of_tpus_that_are_not_here(plan):
     arguments = (
         *('--config=configs/llama.py:60m', '--config.model.num_layers=2', '--config.model.vocab_blocks=2'),
-        *('--config.batch_size=16', '--config.grad_accumulation=1', '--config.gradient_dtype=bfloat16'),
-        *('--config.tokenizer.vocab_size=4096', '--config.sequence_length=512', '--json'),
+        *('--config.model.embed_dim=1024', '--config.model.num_heads=16', '--config.model.mlp_dim=2816'),
+        *('--config.batch_size=64', '--config.grad_accumulation=1', '--config.gradient_dtype=bfloat16'),
+        *('--config.tokenizer.vocab_size=8192', '--config.sequence_length=512', '--json'),
     )
-    done = plan(*arguments, '--topology=v5e:4x4')
+    # Of a slice whose dimensions are rings: on v5e:4x4 libtpu all-reduces (docs/planning.md).
+    done = plan(*arguments, '--topology=v4:4x4x4')
     assert done.returncode == 0, done.stderr
     step = json.loads(done.stdout)['step']
     # Gathered forwards and backwards, and summed into shards: three times the parameters in bfloat16, less
     # the table, which is looked up without a second gather. A little is all-reduced: norms, odd sizes.
     wire = sum(each['wire'] for each in step['collectives'])
-    assert wire < 1.1 * 3 * 2 * step['num_params'] * 15 / 16
+    assert wire < 1.1 * 3 * 2 * step['num_params'] * 63 / 64
     whole = sum(each['wire'] for each in step['collectives'] if each['kind'] == 'all-reduce')
     assert whole < 0.1 * wire
 
@@ -116,5 +118,5 @@ def test_what_does_not_fit_says_what_would(plan):
         *('--config.grad_accumulation=1', '--config.model.remat=none', '--config.model.num_layers=30'),
     )
     assert done.returncode == 1, done.stderr
-    assert 'does not fit' in done.stdout
+    assert 'does not fit' in ' '.join(done.stdout.split())  # lines are broken where the terminal ends
     assert '--topology=' in done.stdout or '--config.' in done.stdout
