@@ -83,9 +83,10 @@ def plan_run(config, topology) -> int:
 
     from configs import experiment
     from planning import picture, report
-    from planning.run import Planner
+    from planning.run import Planner, complete
 
     experiment.check(config)
+    complete(config)
     name = next((a.split('=', 1)[1] for a in flags_given() if a.startswith('config=')), 'config')
     planner = Planner(config, name, topology, tokens=TOKENS.value, price=PRICE.value, fresh=FRESH.value)
     console = Console(stderr=JSON.value)

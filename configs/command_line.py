@@ -47,6 +47,7 @@ def run(
     that is printed; 130 after Ctrl-C. Other exceptions are bugs and keep their traceback.
     """
     if any(argument in ('-h', '-help', '--help', '--helpfull') for argument in sys.argv[1:]):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # --help | head ends quietly
         print(help_text(documentation))
         sys.exit(0)
     logging.set_verbosity(logging.FATAL)  # Orbax logs each error that it then raises, with its traceback

@@ -81,6 +81,9 @@ def wait(processes: list[subprocess.Popen]) -> int:
 
 def main() -> int:
     """Reads the command line; returns the exit status."""
+    if sys.argv[1:] in (['-h'], ['--help']):
+        print((__doc__ or '').strip())
+        return 0
     count, separator, command = sys.argv[1:2], sys.argv[2:3], sys.argv[3:]
     if not (count and count[0].isdigit() and int(count[0]) > 0 and separator == ['--'] and command):
         print(f'error: it is used as\n{(__doc__ or "").splitlines()[2]}', file=sys.stderr)

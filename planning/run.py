@@ -7,15 +7,19 @@ import math
 import os
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from configs import base
 from configs.errors import UserError
+from parallel import mesh as meshes
 from planning import report
 from planning.chips import Chip
 from planning.compilation import compile_all, describe_machine
 from planning.report import Plan
 from planning.topologies import Topology
+from training import beginning, datasets
 
 SUGGESTIONS = 4
 
@@ -29,6 +33,14 @@ class Where:
     devices: int
     chip: Chip
     sides: tuple[int, ...]
+
+
+def complete(config: ConfigDict) -> None:
+    """Sets what train.py finds when it starts: a checkpoint's shape, and what a task's examples decide."""
+    one_device = meshes.make_mesh(base.get_config().mesh, jax.devices('cpu')[:1])
+    begins = beginning.find_initial(config, one_device)
+    if config.task.name:
+        datasets.open_dataset(config, begins.tokenizer).training(slice(0, config.batch_size))
 
 
 class Planner:

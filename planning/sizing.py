@@ -44,6 +44,8 @@ def budget(flops: float | None, hours: float | None, topology: Topology | None, 
     """Returns the operations that can be spent: `flops`, or those of a slice in so many hours at an MFU."""
     if flops is not None:
         return flops
+    if hours is not None and topology is None:
+        raise UserError(f'--hours={hours} needs to know of which devices: add --topology=v5e:16x16, say.')
     if hours is None or topology is None:
         raise UserError(
             'without --config, a plan is made of a budget: --flops=1e21, or --hours=100 --topology=v5e:16x16.'

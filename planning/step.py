@@ -21,10 +21,13 @@ from model.transformer import Transformer
 from parallel import mesh as meshes
 from parallel import rings
 from planning import collectives, hlo, main_memory, operations
+from tasks.framing import Framed
 from training import freezing
 from training import state as states
 from training.optimizer import make_optimizer, make_schedule
 from training.step import make_train_step
+
+NO_EXAMPLE = Framed(np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +188,13 @@ def abstract_batch(
     config: ConfigDict, objective: Any, tokenizer: Any, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes and layout of a global batch, from two rows that the objective makes of padding."""
-    length = config.sequence_length
-    if objective.lengths(config).encoder_tokens and config.data.target_field:
-        length += config.target_length or config.sequence_length
-    rows_RT = np.zeros((2, length + 1), np.int32)
+    if config.task.name:
+        width = len(objective.lay_out([NO_EXAMPLE], config))
+    else:
+        width = config.sequence_length + 1
+        if objective.lengths(config).encoder_tokens and config.data.target_field:
+            width += config.target_length or config.sequence_length
+    rows_RT = np.zeros((2, width), np.int32)
     made = objective.make_batch(rows_RT, tokenizer=tokenizer, config=config, seeds_R=np.zeros(2, np.uint64))
 
     def shape(array: np.ndarray) -> jax.ShapeDtypeStruct:

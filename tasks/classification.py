@@ -26,8 +26,13 @@ BUILTIN = 'builtin:docstring-kinds'
 def labels(fields: Mapping[str, Any]) -> list[str]:
     """Returns the classes of an example; several are a list, or have semicolons between."""
     label = fields['label']
-    several = label if isinstance(label, list | tuple) else str(label).split(';')
-    return [str(each).strip() for each in several if str(each).strip()]
+    several = label if isinstance(label, list | tuple) else _text(label).split(';')
+    return [_text(each).strip() for each in several if _text(each).strip()]
+
+
+def _text(label: Any) -> str:
+    """Returns a class as a text; numbers that are whole have no point, as in a table with gaps."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def problem(fields: Mapping[str, Any]) -> str | None:

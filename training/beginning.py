@@ -114,6 +114,12 @@ def find(config: ConfigDict, workdir: Path, mesh: Mesh) -> Beginning:
             return Beginning()
         _take_shape(config, saved.model.to_dict())
         return Beginning(load_tokenizer(workdir / 'tokenizer'))
+    return find_initial(config, mesh)
+
+
+def find_initial(config: ConfigDict, mesh: Mesh) -> Beginning:
+    """Finds config.initial_checkpoint, and gives config.model its shape; UserError as of `find`."""
+    name = config.initial_checkpoint
     if not name:
         return Beginning()
     try:

@@ -68,7 +68,11 @@ class Labelled:
                 f'task.source={config.task.source!r}: all {len(self.examples)} examples are held out; lower '
                 'data.eval_fraction, or name task.eval_source.'
             )
-        adopt(self.task, config, self.training_examples)
+        try:
+            adopt(self.task, config, self.training_examples)
+        except UserError as error:  # what was left out may be why
+            told = '; '.join(line.strip() for line in self._tally.lines('training'))
+            raise UserError(f'{error} ({told})') from error
         self.tokenizer = tokenizer or _tokenizer(config, self.training_examples)
         self.framer = make_framer(self.task, config, self.tokenizer)
 

@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 import tasks
 from configs.errors import UserError
 from parallel import mesh as meshes
+from tasks import classification
 from tasks import examples as labelled_examples
 from tasks.examples import Example, Tally
 from tasks.metrics.classification import calibration_error
@@ -47,7 +48,9 @@ class Teacher:
 
     def __init__(self, opened: Run, task: str, name: str, fields: str | None):
         self._task, config = tasks.get(task), opened.config
-        if self._task.HEAD != 'classes' or config.objective != 'classification' or config.task.name != task:
+        if self._task.HEAD != 'classes':
+            raise UserError(f'--task={task} has no classes; label.py labels for sentiment or classification.')
+        if config.objective != 'classification' or config.task.name != task:
             raise UserError(
                 f'--checkpoint={name} cannot label for --task={task}: a teacher is an encoder trained for a '
                 f'task of classes, and this run has objective={config.objective!r}, '
@@ -200,14 +203,18 @@ def table(labels: Sequence[Label], chosen: Sequence[Label], classes: Sequence[st
         of_class = [label for label in labels if name in ('all', label.label)]
         mine = [label for label in of_class if id(label) in kept]
         confidence = f'{np.mean([label.confidence for label in mine]):.3f}' if mine else '-'
-        rows.append((name, len(of_class), len(mine), confidence, _agreement(of_class), _agreement(mine)))
+        agreements = (_agreement(each, classes) for each in (of_class, mine))
+        rows.append((name, len(of_class), len(mine), confidence, *agreements))
     columns = ['class', 'labelled', 'kept', 'mean confidence', 'agreement', 'agreement of kept']
     return console.table('Labels', columns, rows)
 
 
-def _agreement(labels: Sequence[Label]) -> str:
-    """Returns how often labels are those that the examples had already, where they had one."""
-    known = [label for label in labels if 'label' in label.example.fields]
-    if not known:
-        return '-'
-    return f'{np.mean([str(label.example.fields["label"]) == label.label for label in known]):.1%}'
+def _agreement(labels: Sequence[Label], classes: Sequence[str]) -> str:
+    """Returns how often labels are those that the examples had already, where they had one of `classes`."""
+    answers = [
+        (classification.answer(label.example.fields), label.label)
+        for label in labels
+        if 'label' in label.example.fields
+    ]
+    known = [own == said for own, said in answers if own in classes]
+    return f'{np.mean(known):.1%}' if known else '-'

@@ -75,6 +75,13 @@ def test_a_plan_of_this_machine_and_again_at_once(plan, tmp_path):
     assert plan(*arguments, devices=8).stdout == first.stdout, 'measured peaks are kept with the plan'
 
 
+def test_a_plan_of_fine_tuning_knows_its_examples_and_checkpoint(plan):
+    # The task decides objective and head, and its examples the classes and the number of steps.
+    done = plan('--config=configs/finetune.py:sentiment:smoke', '--config.task.epochs=2', '--json')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)['step']['num_params'] > 0
+
+
 def test_the_best_layout_is_looked_for(plan):
     done = plan('--config=configs/llama.py:smoke', '--mesh=auto', '--candidates=2', '--json', devices=8)
     assert done.returncode == 0, done.stderr
