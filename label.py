@@ -9,9 +9,10 @@ so (checkpoint, step, fingerprints), so that every label can be traced. Confiden
 temperature that suits the examples which the run held out (Guo et al. 2017) divides the logits; --calibrate
 names others.
 
---balance keeps equally many of each class, the most confident ones. --uncertain takes the --uncertain_count
-texts of which the model is least certain, for a person to label (active learning). Where --input has labels,
-agreement with them is told.
+--per_class keeps at most so many of each class, the most confident ones (a teacher of few examples is never
+certain, but its order tells much), --balance equally many of each. --uncertain takes the --uncertain_count
+texts of which the model is least certain, for a person to label (active learning). Where --input has
+labels, agreement with them is told.
 
 A student then learns from both: train.py --config=configs/semi_supervised.py
 --config.task.source=few.jsonl,labelled.jsonl, with noise; and labels again with less doubt
@@ -39,6 +40,9 @@ CALIBRATE = flags.DEFINE_string(
     'calibrate', None, 'Labelled examples for the temperature; default: held out.'
 )
 BALANCE = flags.DEFINE_bool('balance', False, 'Keep equally many of each class, the most confident.')
+PER_CLASS = flags.DEFINE_integer(
+    'per_class', None, 'Keep at most so many of each class, the most confident.', lower_bound=1
+)
 UNCERTAIN = flags.DEFINE_string('uncertain', None, 'File for the texts of which the model is least certain.')
 UNCERTAIN_COUNT = flags.DEFINE_integer('uncertain_count', 100, 'How many of these.', lower_bound=1)
 
@@ -65,7 +69,9 @@ def main() -> None:
     for line in teacher.calibrate(CALIBRATE.value):
         log(line)
     labelled = teacher.label(INPUT.value)
-    chosen = labelling.choose(labelled, MIN_CONFIDENCE.value, balance=BALANCE.value)
+    chosen = labelling.choose(
+        labelled, MIN_CONFIDENCE.value, balance=BALANCE.value, per_class=PER_CLASS.value
+    )
     if not chosen:
         raise UserError(
             f'no label is as certain as --min_confidence={MIN_CONFIDENCE.value}; the most certain one has '

@@ -163,26 +163,32 @@ def fit_temperature(probabilities_NC: np.ndarray, truth_N: np.ndarray) -> float:
     return float(np.exp(result.x))
 
 
-def choose(labels: Sequence[Label], least: float, *, balance: bool) -> list[Label]:
-    """Returns those of at least this confidence, in order; balanced, equally many of each class there is."""
-    certain = [label for label in labels if label.confidence >= least]
-    if not balance or not certain:
-        return certain
+def choose(
+    labels: Sequence[Label], least: float, *, balance: bool = False, per_class: int | None = None
+) -> list[Label]:
+    """Returns those of at least this confidence, in order; of each class the `per_class` most confident ones.
+
+    Balanced, as many of each class as there are of the rarest. Raises UserError if there is one class alone.
+    """
     by_class = collections.defaultdict(list)
-    for label in certain:
-        by_class[label.label].append(label)
-    if len(by_class) == 1:
+    for label in labels:
+        if label.confidence >= least:
+            by_class[label.label].append(label)
+    if balance and len(by_class) == 1:
+        [(name, group)] = by_class.items()
         raise UserError(
-            f'all {len(certain):,} labels of at least {least} are {certain[0].label!r}, so there is nothing '
+            f'all {len(group):,} labels of at least {least} are {name!r}, so there is nothing '
             'to balance them with; lower --min_confidence, leave --balance out, or train the teacher longer.'
         )
-    fewest = min(map(len, by_class.values()))
+    limits = [] if per_class is None else [per_class]
+    if balance and by_class:
+        limits.append(min(map(len, by_class.values())))
     kept = {
         id(label)
         for group in by_class.values()
-        for label in sorted(group, key=lambda each: -each.confidence)[:fewest]
+        for label in sorted(group, key=lambda each: -each.confidence)[: min(limits, default=None)]
     }
-    return [label for label in certain if id(label) in kept]
+    return [label for label in labels if id(label) in kept]
 
 
 def least_certain(labels: Sequence[Label], count: int) -> list[Label]:

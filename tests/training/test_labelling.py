@@ -33,6 +33,7 @@ def test_labels_are_kept_by_confidence_and_in_balance():
     assert [each.example.id for each in choose(labels, 0.9, balance=False)] == ['0', '2', '3', '4']
     assert [each.example.id for each in choose(labels, 0.9, balance=True)] == ['0', '4']
     assert [each.example.id for each in choose(labels, 0.5, balance=True)] == ['0', '2', '4', '5']
+    assert [each.example.id for each in choose(labels, 0.5, per_class=1)] == ['0', '4']
     assert choose(labels, 1.0, balance=True) == []
 
 
