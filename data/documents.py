@@ -22,7 +22,7 @@ class Document:
 
     def size(self) -> int:
         """Returns its length in bytes of UTF-8."""
-        return byte_size(self.text) + byte_size(self.target)
+        return byte_size(self.text) + (byte_size(self.target) if self.target else 0)
 
 
 def byte_size(text: str) -> int:

@@ -90,14 +90,15 @@ class TextPacker:
     def add(self, documents: Sequence[Document]) -> np.ndarray:
         """Returns the int32 tokens of the documents."""
         encoded = self._encoder.encode_documents([document.text for document in documents])
-        tokens = np.concatenate([NOTHING, *encoded])
-        ends = self.counts['tokens'] + np.cumsum([len(ids) for ids in encoded])
-        for document, ids, end in zip(documents, encoded, ends.tolist(), strict=True):
-            self.places.append(Place(document.id, document.size(), end - len(ids), len(ids)))
+        start = self.counts['tokens']
+        for document, ids in zip(documents, encoded, strict=True):
+            place = Place(document.id, document.size(), start, len(ids))
+            self.places.append(place)
+            start += place.tokens
+            self.counts['bytes'] += place.bytes
         self.counts['documents'] += len(documents)
-        self.counts['bytes'] += sum(document.size() for document in documents)
-        self.counts['tokens'] += len(tokens)
-        return tokens
+        self.counts['tokens'] = start
+        return np.concatenate([NOTHING, *encoded])
 
     def finish(self) -> np.ndarray:
         """Returns no tokens: nothing is held back."""

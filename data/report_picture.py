@@ -7,14 +7,12 @@ from pathlib import Path
 
 def draw(report: dict, picture: Path) -> None:
     """Draws `picture` from the content of a report.json, beside and then into place."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     steps = ['read', *(step['step'] for step in report['all']['steps'])]
     height = max(3.5, 1.5 + 0.28 * len(steps))
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, height), dpi=100, layout='constrained')
+    figure = Figure(figsize=(11, height), dpi=100, layout='constrained')
+    left, right = figure.subplots(1, 2)
     begun = [0.0] * len(steps)
     for name, source in report['sources'].items():
         out = {step['step']: step['bytes_out'] for step in source['steps']}
@@ -35,7 +33,6 @@ def draw(report: dict, picture: Path) -> None:
         axes.spines[['top', 'right']].set_visible(False)
     beside = picture.with_name('report.tmp.png')
     figure.savefig(beside)
-    pyplot.close(figure)
     beside.replace(picture)
 
 

@@ -209,6 +209,7 @@ def read_split(split: Split, config: ConfigDict, count: Report | None = None) ->
         once(Damage(f'{split.path} is empty.'))
         return
     found, decode = _reader(split, config, once)
+    name = shown(split.path, config)
     for offset, content in islice(found, split.part, None, split.parts):
         try:
             texts = decode(offset, content)
@@ -216,7 +217,7 @@ def read_split(split: Split, config: ConfigDict, count: Report | None = None) ->
             everywhere(damage)
             continue
         if texts[0] or len(texts) > 1:
-            yield Document(f'{shown(split.path, config)}:{offset}', *texts)
+            yield Document(f'{name}:{offset}', *texts)
 
 
 def shown(path: str, config: ConfigDict) -> str:

@@ -9,8 +9,6 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-import rjieba
-
 HAN = '\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af'  # the CJK ideographs of Unicode 15
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 CHINESE_OR_NOT = re.compile(f"([{HAN}]+)|[^{HAN}']+(?:'[^{HAN}']+)*")
@@ -32,6 +30,8 @@ def split(text: str, *, lowercase: bool) -> list[str]:
 
 def _cut(word: str) -> Iterator[str]:
     """Yields the words within a run of letters and digits."""
+    import rjieba  # reads its dictionary: most of what starting prepare.py would take
+
     for run in CHINESE_OR_NOT.finditer(word):
         if run[1]:
             yield from rjieba.cut(run[1])

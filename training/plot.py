@@ -15,14 +15,9 @@ from training.tracking import read_metrics
 
 def draw_loss(metrics_file: Path, picture: Path) -> None:
     """Draws `picture` from a metrics.jsonl, beside and then into place."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
     records = read_metrics(metrics_file)
     series = {'loss': 'training', 'eval/loss': 'held-out'}
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120, layout='constrained')
+    figure, axes = _figure((8, 4.5))
     for name, label in series.items():
         points = [(record['step'], record[name]) for record in records if record.get(name) is not None]
         if points:
@@ -51,9 +46,6 @@ def draw_words(vectors: WordVectors, words: Sequence[str], picture: Path) -> Non
     """
     import matplotlib
 
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
     ids = list(dict.fromkeys(vectors.id_of(word) for word in words))
     if len(ids) < 3:
         raise UserError(f'a picture needs at least three different words, not {len(ids)}.')
@@ -62,7 +54,7 @@ def draw_words(vectors: WordVectors, words: Sequence[str], picture: Path) -> Non
     places_W2 = units_WD @ axes_DW[:, :2]
     names = [vectors.words[number].removeprefix('\u2581') for number in ids]
     with matplotlib.rc_context({'font.family': _fonts(set(''.join(names)))}):
-        figure, axes = pyplot.subplots(figsize=(8, 6), dpi=120, layout='constrained')
+        figure, axes = _figure((8, 6))
         axes.scatter(*places_W2.T, s=12)
         for name, place in zip(names, places_W2.tolist(), strict=True):
             axes.annotate(name, place, xytext=(4, 4), textcoords='offset points')
@@ -77,14 +69,11 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], picture: Path) -> 
     """Draws how often each class [C] was taken for which [C + 1], the last being none of them."""
     import matplotlib
 
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
     columns = [*labels, '(none)'] if counts[:, -1].any() else list(labels)
     counts = counts[:, : len(columns)]
     with matplotlib.rc_context({'font.family': _fonts(set(''.join(columns)))}):
         size = max(4, 0.6 * len(columns) + 2)
-        figure, axes = pyplot.subplots(figsize=(size, size), dpi=120, layout='constrained')
+        figure, axes = _figure((size, size))
         axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap='Blues', vmin=0, vmax=1)
         axes.set_xticks(range(len(columns)), columns, rotation=45, ha='right')
         axes.set_yticks(range(len(labels)), labels)
@@ -101,12 +90,7 @@ def draw_choice(metric: str, models: Mapping[str, tuple], baseline: Any, picture
 
     models: {name: (Score, parameters, examples a second, bytes)}; baseline: the Score to beat, or None.
     """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), dpi=120, layout='constrained')
+    figure, axes = _figure((8, 5))
     most = max(memory for *_, memory in models.values())
     for name, (score, parameters, speed, memory) in models.items():
         error = [[score.value - score.low], [score.high - score.value]]
@@ -149,10 +133,15 @@ def _fonts(characters: set[str]) -> list[str]:
     return chosen
 
 
-def _save(figure: Any, picture: Path) -> None:
-    from matplotlib import pyplot
+def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    """Returns a figure and its axes; not by pyplot, which is slow to import and keeps figures."""
+    from matplotlib.figure import Figure
 
+    figure = Figure(figsize=size, dpi=120, layout='constrained')
+    return figure, figure.subplots()
+
+
+def _save(figure: Any, picture: Path) -> None:
     beside = picture.with_name(f'{picture.stem}.tmp.png')
     figure.savefig(beside, format='png')
-    pyplot.close(figure)
     beside.replace(picture)

@@ -49,7 +49,7 @@ class Pipeline:
             size = document.size()
             tally.documents += 1
             tally.size += size
-            cleaned, step = self.apply(document, size, tally)
+            cleaned, step = self.apply(document, size, tally) if self else (document, '')
             if isinstance(cleaned, Document):
                 yield cleaned
             elif removed:
