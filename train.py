@@ -35,8 +35,8 @@ def train(config, workdir: Path) -> int:
     import jax
 
     import objectives
+    from parallel import compiler, processes
     from parallel import mesh as meshes
-    from parallel import processes
     from training import (
         beginning,
         console,
@@ -134,7 +134,9 @@ def train(config, workdir: Path) -> int:
     # ---- Loop ------------------------------------------------------------------------------------------
     tracker = tracking.Tracker(workdir, config, step=start, facts=facts) if main else None
     train_step = jax.jit(
-        make_train_step(model, objective, config, optimizer, make_schedule(config)), donate_argnums=0
+        make_train_step(model, objective, config, optimizer, make_schedule(config)),
+        donate_argnums=0,
+        compiler_options=compiler.options(mesh),
     )
     evaluate = score = None
     if config.eval_every:

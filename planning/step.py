@@ -18,8 +18,8 @@ import objectives
 from configs.errors import UserError
 from model import families, word_embeddings
 from model.transformer import Transformer
+from parallel import compiler, rings
 from parallel import mesh as meshes
-from parallel import rings
 from planning import collectives, hlo, main_memory, operations
 from tasks.framing import Framed
 from training import freezing
@@ -130,7 +130,9 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
 
     started = time.perf_counter()
     with jax.set_mesh(mesh):
-        traced = jax.jit(train_step, donate_argnums=0).trace(abstract, batch)
+        traced = jax.jit(train_step, donate_argnums=0, compiler_options=compiler.options(mesh)).trace(
+            abstract, batch
+        )
         flops = operations.count(traced.jaxpr.jaxpr)
         lowered = traced.lower(lowering_platforms=(platform,))
         try:

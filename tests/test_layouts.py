@@ -17,7 +17,11 @@ pytestmark = pytest.mark.slow
 # Sums over devices, parts and tiles are made in another order, so float32 rounding (6e-8) differs;
 # over 30 steps of Adam it grows some thousandfold.
 TOLERANCE = 1e-4
-MESHES = ((8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 2, 1), (1, 2, 2, 2))
+DATA, FSDP, CUT, RING = (8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 2, 1), (1, 2, 2, 2)
+# (family, mesh, parts of a batch): all meshes, and parts and llama on those where they add something.
+RUNS = [('gpt2', mesh, 1) for mesh in (DATA, FSDP, CUT, RING)]
+RUNS += [('gpt2', DATA, 4), ('gpt2', RING, 4), ('llama', CUT, 1), ('llama', RING, 1)]
+ON_ONE_DEVICE = [(family, (1, 1, 1, 1), parts) for family, parts in (('gpt2', 1), ('gpt2', 4), ('llama', 1))]
 
 TRAIN_MESHES = """
 import json, sys
@@ -25,24 +29,20 @@ from pathlib import Path
 from configs import gpt2, llama
 import train
 
-directory, meshes = Path(sys.argv[1]), json.loads(sys.argv[2])
-for name, module in (("gpt2", gpt2), ("llama", llama)):
-    for mesh in meshes:
-        for parts in (1, 4):
-            if name == 'llama' and (parts == 4 or mesh in ([8, 1, 1, 1], [1, 8, 1, 1])):
-                continue  # what these share with gpt2's layouts is tried there
-            config = module.get_config('smoke')
-            config.batch_size = 32
-            config.sequence_length = 32
-            config.grad_accumulation = parts
-            config.data.source = str(directory / 'topics.jsonl')
-            config.data.path = str(directory / 'prepared')
-            config.data.eval_fraction = 0.1
-            config.checkpoint_every = config.sample_every = 0
-            config.eval_every = 30 if parts == 1 else 0
-            config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context = mesh
-            label = '-'.join(map(str, [name, *mesh, parts]))
-            assert train.train(config, directory / 'runs' / label) == 0
+directory = Path(sys.argv[1])
+for name, mesh, parts in json.loads(sys.argv[2]):
+    config = {'gpt2': gpt2, 'llama': llama}[name].get_config('smoke')
+    config.batch_size = 32
+    config.sequence_length = 32
+    config.grad_accumulation = parts
+    config.data.source = str(directory / 'topics.jsonl')
+    config.data.path = str(directory / 'prepared')
+    config.data.eval_fraction = 0.1
+    config.checkpoint_every = config.sample_every = 0
+    config.eval_every = 30 if parts == 1 else 0
+    config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context = mesh
+    label = '-'.join(map(str, [name, *mesh, parts]))
+    assert train.train(config, directory / 'runs' / label) == 0
 """
 
 
@@ -78,16 +78,9 @@ def losses(workdir: Path, name: str = 'loss') -> list[float]:
     return [record[name] for record in records if name in record]
 
 
-@pytest.fixture(scope='module')
-def one_device(directory) -> Path:
-    """The runs on a single device."""
-    train_meshes(directory, [(1, 1, 1, 1)], devices=1)
-    return directory
-
-
-def train_meshes(directory: Path, meshes, devices: int) -> str:
+def train_meshes(directory: Path, runs, devices: int) -> str:
     done = subprocess.run(
-        [sys.executable, '-c', TRAIN_MESHES, str(directory), json.dumps(meshes)],
+        [sys.executable, '-c', TRAIN_MESHES, str(directory), json.dumps(runs)],
         cwd=ROOT,
         env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
         capture_output=True,
@@ -98,19 +91,18 @@ def train_meshes(directory: Path, meshes, devices: int) -> str:
     return done.stderr
 
 
-def test_losses_are_the_same_on_every_mesh_and_with_accumulation(one_device):
-    directory = one_device
-    stderr = train_meshes(directory, MESHES, devices=8)
+def test_losses_are_the_same_on_every_mesh_and_with_accumulation(directory):
+    train_meshes(directory, ON_ONE_DEVICE, devices=1)
+    stderr = train_meshes(directory, RUNS, devices=8)
     assert 'Involuntary full rematerialization' not in stderr
-    for family, parts in (('gpt2', 1), ('gpt2', 4), ('llama', 1)):
-        for mesh in MESHES if family == 'gpt2' else MESHES[2:]:
-            run = directory / 'runs' / '-'.join(map(str, [family, *mesh, parts]))
-            for name in ('loss', 'grad_norm') if parts > 1 else ('loss', 'grad_norm', 'eval/loss'):
-                expected = losses(directory / 'runs' / f'{family}-1-1-1-1-1', name)
-                assert len(expected) == (1 if name == 'eval/loss' else 30)
-                np.testing.assert_allclose(
-                    losses(run, name), expected, rtol=TOLERANCE, err_msg=f'{run.name} {name}'
-                )
+    for family, mesh, parts in RUNS + ON_ONE_DEVICE:
+        run = directory / 'runs' / '-'.join(map(str, [family, *mesh, parts]))
+        for name in ('loss', 'grad_norm') if parts > 1 else ('loss', 'grad_norm', 'eval/loss'):
+            expected = losses(directory / 'runs' / f'{family}-1-1-1-1-1', name)
+            assert len(expected) == (1 if name == 'eval/loss' else 30)
+            np.testing.assert_allclose(
+                losses(run, name), expected, rtol=TOLERANCE, err_msg=f'{run.name} {name}'
+            )
 
 
 def start(directory: Path, workdir: Path, processes: int, *more: str) -> list[subprocess.Popen]:

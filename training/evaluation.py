@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data.loader import Loader
+from parallel import compiler
 from parallel.mesh import global_array, local_rows
 from training.step import make_eval_step
 
@@ -74,14 +75,13 @@ class Evaluator:
         token_bytes_V = jnp.asarray(tokenizer.token_bytes(), jnp.float32)
         eval_step = make_eval_step(model, objective, config)
 
-        @jax.jit
         def sums(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
             result = eval_step(params, batch)
             if 'targets_BL' in batch:
                 result['bytes'] = jnp.sum(token_bytes_V[batch['targets_BL']] * batch['weights_BL'])
             return result
 
-        self._sums = sums
+        self._sums = jax.jit(sums, compiler_options=compiler.options(mesh))
 
     def __call__(self, params: Any) -> dict[str, float]:
         """Returns eval/loss (nats a token), and for text eval/perplexity and eval/bits_per_byte.

@@ -14,7 +14,7 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from parallel import rules
+from parallel import compiler, rules
 from training import freezing
 from training.freezing import Learnt
 from training.optimizer import parameter_name
@@ -142,7 +142,12 @@ def create(
         return initialise(model, optimizer, seed=seed, ema=ema, learns=learns, given=given)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(init, out_shardings=shardings, donate_argnums=0)(given)
+    return jax.jit(
+        init,
+        out_shardings=shardings,
+        donate_argnums=0,
+        compiler_options=compiler.options(abstract.step.sharding.mesh),
+    )(given)
 
 
 def describe_parameters(abstract_params: Any, boxed: Any) -> list[tuple[str, str, str, str, int]]:
