@@ -6,7 +6,7 @@
 help:
 	@echo 'make demo         text to trained model to samples, on a laptop CPU'
 	@echo 'make test         every test'
-	@echo 'make test-newest  the fast tests of what uses JAX, under the newest Python present and the newest JAX for it'
+	@echo 'make test-newest  model, meshes, training step and checkpoints under the newest Python present and the newest JAX for it'
 	@echo 'make parity       models, tokenizers and texts against transformers, which it installs'
 	@echo 'make lint         ruff (format and rules) and pyright; make format repairs what ruff can'
 	@echo 'make install      .venv alone'
@@ -52,7 +52,8 @@ demo: install
 
 # PYTEST_ARGS narrows the choice: make test PYTEST_ARGS='tests/model -x'. Files of tests run side by side, each in one
 # process, so that what a file's tests share is made once.
-USES_JAX = $(addprefix tests/,model parallel training)
+SMOKE = $(addprefix tests/,parallel $(addprefix model/test_,transformer.py attention.py generation.py) \
+    objectives/test_causal.py $(addprefix training/test_,checkpoint.py optimizer.py step.py streaming.py))
 PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 
 test: install
@@ -64,7 +65,7 @@ test-newest:
 
 .PHONY: fast-tests-in-venv-newest
 fast-tests-in-venv-newest: .venv-newest/.installed
-	.venv-newest/bin/python -m pytest $(PARALLEL) -m 'not slow' $(USES_JAX) $(PYTEST_ARGS)
+	.venv-newest/bin/python -m pytest $(PARALLEL) -m 'not slow' $(SMOKE) $(PYTEST_ARGS)
 
 parity: install
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
