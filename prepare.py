@@ -10,8 +10,8 @@ builtin:docstring-pairs. A part of the documents (data.eval_fraction) is held ou
 result goes to data.path; with data.mode=stream only the tokenizer does, and training reads the text itself.
 
 The same command goes on after an interruption, and does nothing once all is finished. The result is
-the same, byte for byte, for any number of processes (data.num_workers). A directory that holds
-anything else is refused and left as it is.
+the same, byte for byte, for any number of processes (data.num_workers), and with --engine=ray on the
+machines of a Ray cluster. A directory that holds anything else is refused and left as it is.
 
 data.cleaning says what is repaired, replaced and dropped: data.cleaning.preset=pretraining switches all usual
 steps on. What became of the text stands in data.path: report.json, report.png, and removed.jsonl.zst, a list
@@ -30,6 +30,7 @@ from configs import command_line
 
 command_line.define_config()
 SKIP_DAMAGED = flags.DEFINE_bool('skip_damaged', False, 'The same as --config.data.skip_damaged=True.')
+ENGINE = flags.DEFINE_string('engine', None, 'The same as --config.data.engine: processes or ray.')
 FORGET = flags.DEFINE_string(
     'forget', None, 'Ids of documents to remove from shards, or a file with one a line.'
 )
@@ -39,6 +40,7 @@ def main() -> int:
     """Prepares config.data.path and prints a summary; returns the exit status."""
     config = flags.FLAGS.config
     config.data.skip_damaged |= SKIP_DAMAGED.value
+    config.data.engine = ENGINE.value or config.data.engine
     from configs import experiment
 
     experiment.check(config)

@@ -148,6 +148,7 @@ def get_config() -> ConfigDict:
     config.data.eval_fraction = 0.01                  # documents held out, chosen by the hash of their text
     config.data.shard_tokens = 1 << 24                # tokens per shard file
     config.data.num_workers = 0                       # processes of prepare.py; 0: one per core
+    config.data.engine = 'processes'                  # of this machine, or 'ray': of a Ray cluster (docs/data.md)
     config.data.shuffle_bytes = 1 << 20               # 'stream' shuffles within windows of this size
 
     config.data.skip_damaged = False                  # leave out and count what is damaged, instead of stopping

@@ -158,7 +158,9 @@ def _clean(directory: Path, parts: list[Split], config: ConfigDict, *, bound_bef
     )
     try:
         with PreparationProgress(sum(part.size for part in parts), earlier) as progress:
-            for number, each in workers.run(cleaned.clean_part, missing, config.data.num_workers):
+            for number, each in workers.run(
+                cleaned.clean_part, missing, config.data.num_workers, config.data.engine
+            ):
                 counts[number] = each
                 progress.add(parts[number].size, each['documents'])
     except UserError:

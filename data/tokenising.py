@@ -35,7 +35,7 @@ def tokenise(directory: Path, parts: list[Split], encoder: Tokenizer, config: Co
     earlier = sum(parts[number].size for number in results)
     with PreparationProgress(sum(part.size for part in parts), earlier) as progress:
         jobs = {number: (directory, number, parts[number], encoder.fingerprint, config) for number in missing}
-        for number, counts in workers.run(tokenise_part, jobs, config.data.num_workers):
+        for number, counts in workers.run(tokenise_part, jobs, config.data.num_workers, config.data.engine):
             results[number] = counts
             progress.add(parts[number].size, _sum([counts], 'documents'), _sum([counts], 'tokens'))
     return [results[number] for number in range(len(parts))]

@@ -89,7 +89,7 @@ def count(
     totals: Counter[str] = Counter()
     waiting: dict[int, Counter[str]] = {}
     merged, rarest = 0, 1
-    for number, counted in workers.run(count_part, jobs, config.data.num_workers):
+    for number, counted in workers.run(count_part, jobs, config.data.num_workers, config.data.engine):
         waiting[number] = counted
         while merged in waiting:
             totals.update(waiting.pop(merged))

@@ -1,4 +1,4 @@
-"""Jobs of a preparation, done by several processes, or by this one."""
+"""Jobs of a preparation, done by this process, by several, or by a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,21 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import UserError, choose
 
 
-def run(job: Callable[..., Any], arguments: dict[int, tuple], workers: int) -> Iterator[tuple[int, Any]]:
-    """Yields (number, job(*arguments[number])) of each job as it is finished, in any order."""
+def run(
+    job: Callable[..., Any], arguments: dict[int, tuple], workers: int, engine: str = 'processes'
+) -> Iterator[tuple[int, Any]]:
+    """Yields (number, job(*arguments[number])) of each job as it is finished, in any order.
+
+    workers: as data.num_workers; engine: as data.engine.
+    """
+    if choose('data.engine', engine, ('processes', 'ray')) == 'ray':
+        from data import ray_cluster
+
+        yield from ray_cluster.run(job, arguments, workers)
+        return
     workers = min(workers or os.cpu_count() or 1, len(arguments))
     if workers <= 1:
         yield from ((number, job(*each)) for number, each in arguments.items())
