@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument('--student_epochs', type=float, default=1.0, help='passes over all')
     parser.add_argument('--learning_rate', type=float, default=1e-4)
     parser.add_argument('--dtype', default='float32', help='compute dtype')
-    parser.add_argument('--per_class', type=int, default=1500, help='labels used of each class')
+    parser.add_argument('--per_class', type=int, default=2000, help='labels used of each class')
     arguments = parser.parse_args()
     training, held_out = reviews(0, arguments.test)
     gains = []
