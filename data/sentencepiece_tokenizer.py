@@ -197,12 +197,13 @@ def train(
     vocab_size: int,
     character_coverage: float = 0.9995,
     control_symbols: Sequence[str] = (),
+    at_most: bool = False,
 ) -> SentencePieceTokenizer:
     """Trains a tokenizer; the same texts in the same order give the same bytes everywhere.
 
     kind: 'bpe' (Sennrich et al. 2016) or 'unigram' (Kudo 2018). Ids: pad 0, bos 1, eos 2, unk 3, the
     `control_symbols`, which stand for no text, the 256 bytes, then pieces. Raises UserError when the
-    texts cannot support the vocabulary.
+    texts cannot support the vocabulary; with `at_most` it is as large as they support.
     """
     choose('tokenizer.kind', kind, ('bpe', 'unigram'))
     model = io.BytesIO()
@@ -216,6 +217,7 @@ def train(
             character_coverage=character_coverage,
             required_chars=SPACE_SIGN,  # else a text without spaces makes a tokenizer without one
             control_symbols=list(control_symbols),
+            hard_vocab_limit=not at_most,
             byte_fallback=True,
             normalization_rule_name='identity',
             add_dummy_prefix=False,

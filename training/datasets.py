@@ -73,6 +73,7 @@ class Labelled:
         except UserError as error:  # what was left out may be why
             told = '; '.join(line.strip() for line in self._tally.lines('training'))
             raise UserError(f'{error} ({told})') from error
+        self._is_own = tokenizer is None and not config.tokenizer.path
         self.tokenizer = tokenizer or _tokenizer(config, self.training_examples)
         self.framer = make_framer(self.task, config, self.tokenizer)
 
@@ -89,6 +90,8 @@ class Labelled:
             self._config.num_steps = math.ceil(self._config.task.epochs * (made.num_batches or 1))
             experiment.check(self._config)
         made.notes += self._tally.lines('training')
+        if self._is_own and self.tokenizer.vocab_size < self._config.tokenizer.vocab_size:
+            made.notes.append(f'  a tokenizer of {self.tokenizer.vocab_size:,} pieces: they support no more')
         if not self._config.initial_checkpoint:
             made.notes.append('  the model begins at random; see initial_checkpoint')
         if unlabelled:
@@ -212,4 +215,5 @@ def _tokenizer(config: ConfigDict, training: Sequence[Example]) -> Tokenizer:
         vocab_size=config.tokenizer.vocab_size,
         character_coverage=config.tokenizer.character_coverage,
         control_symbols=config.tokenizer.control_symbols,
+        at_most=True,
     )

@@ -192,3 +192,12 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         load(tmp_path / 'some.model')
     with pytest.raises(UserError, match=r'prepare\.py'):
         load(tmp_path / 'absent')
+
+
+def test_a_vocabulary_is_as_large_as_the_text_supports_if_that_is_asked_for():
+    texts = ['To be, or not to be', '你好，世界'] * 5
+    with pytest.raises(UserError, match='the largest that works is'):
+        train(texts, kind='bpe', vocab_size=4096)
+    tokenizer = train(texts, kind='bpe', vocab_size=4096, at_most=True)
+    assert tokenizer.vocab_size < 400
+    assert tokenizer.decode(tokenizer.encode('to 世界 😀\n')) == 'to 世界 😀\n'
