@@ -104,7 +104,8 @@ def get_config() -> ConfigDict:
     config.model.span_head = False                    # scores of each token as first and last of an answer
     config.model.tie_embeddings = placeholder(bool)   # one table for input and output
     config.model.embedding_vectors = ''               # file of word vectors as which tokens' begin; '': random
-    config.model.dropout_rate = 0.0                   # on embeddings and on each residual branch
+    config.model.dropout_rate = 0.0                   # on embeddings and on each residual branch; None: as the
+    #                                                   family was trained
     config.model.attention = 'auto'                  # 'xla', 'cudnn' (GPU), 'splash' (TPU); 'auto': by platform
     config.model.remat = 'none'                       # recomputed backwards: 'none', 'dots' (all but projections),
     #                                                   'full' (all but what enters a block)

@@ -13,11 +13,13 @@ marked in a text, a decoder for what is written. So each runs offline, in a minu
 
 Recipe of encoders: Devlin et al. 2019, appendix A.3 (learning rate 5e-5 to 2e-5, 2 to 4 epochs, batches of
 32, linear decay); here a row holds several short texts side by side, so that a batch has more of them.
+Dropout is as the model was trained: 0.1, but none of LLaMA and its descendants.
 """
 
 from __future__ import annotations
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import base
 from configs.errors import choose
@@ -46,7 +48,7 @@ def get_config(argument: str = 'sentiment') -> ConfigDict:
     config.task.epochs = epochs
     config.best_metric = f'eval/{metric}'
     config.task.answer_tokens = answer
-    config.model.dropout_rate = 0.1
+    config.model.dropout_rate = placeholder(float)
     config.sequence_length = length
     config.batch_size = 16
     config.tokenizer.vocab_size = vocab_size
@@ -63,6 +65,7 @@ def get_config(argument: str = 'sentiment') -> ConfigDict:
     config.sample_every = 0
     if size:
         config.model.family = family
+        config.model.dropout_rate = 0.1
         config.model.num_layers = 4
         config.model.embed_dim = 256
         config.model.num_heads = 4

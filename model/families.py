@@ -43,6 +43,7 @@ COMMON: dict[str, Any] = {
     'head': 'linear',
     'output_bias': False,
     'tie_embeddings': True,
+    'dropout_rate': 0.1,  # with which it was trained; what was trained without is ruined by it (docs/log.md)
 }
 FAMILIES: dict[str, dict[str, Any]] = {
     # Radford et al. 2019, and the released code: pre-norm, tanh approximation of GELU.
@@ -61,6 +62,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         'gated_mlp': True,
         'use_bias': False,
         'tie_embeddings': False,
+        'dropout_rate': 0.0,
     },
     # Devlin et al. 2019, and the released code.
     'bert': {

@@ -62,7 +62,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = None
-        if config.model.dropout_rate > 0:
+        if getattr(model.config, 'dropout_rate', 0.0) > 0:  # word vectors have none
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         grads, sums = accumulate(state, batch, key)
         weight = jnp.maximum(sums.pop('weight'), 1e-8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from configs import base
+from configs import base, finetune
 from configs.errors import UserError
 from model import families
 
@@ -102,3 +102,12 @@ def test_sizes_that_do_not_divide_over_the_mesh_are_refused():
     odd = resolve(vocab_size=8192, mlp_dim=1535)
     with pytest.raises(UserError, match=r'model.mlp_dim=1535'):
         families.check_layout(odd, {'tensor': 2})
+
+
+@pytest.mark.parametrize(('family', 'rate'), [('gpt2', 0.1), ('llama', 0.0), ('bert', 0.1), ('t5', 0.1)])
+def test_fine_tuning_drops_out_as_the_family_was_trained(family, rate):
+    config = finetune.get_config('writing')
+    config.model.family = family
+    assert families.resolve(config, vocab_size=300).dropout_rate == rate
+    config.model.dropout_rate = 0.3
+    assert families.resolve(config, vocab_size=300).dropout_rate == 0.3
