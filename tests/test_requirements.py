@@ -11,7 +11,7 @@ from tests.test_layering import MAY_IMPORT, imports
 
 ROOT = Path(__file__).parents[1]
 # Those that a user asks for, and is told how to install: model/pickled_tensors.py, training/harness.py.
-ON_REQUEST = {'torch', 'lm_eval', 'libtpu', 'tqdm'}
+ON_REQUEST = {'ray', 'torch', 'lm_eval', 'libtpu', 'tqdm'}
 
 
 def required(name: str) -> set[str]:
