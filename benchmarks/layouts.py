@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 import objectives
@@ -92,7 +92,11 @@ def compute(family: str, shape: tuple[int, ...]) -> tuple[float, np.ndarray]:
         gradient = jax.jit(
             jax.value_and_grad(loss), out_shardings=(None, shardings), compiler_options=options
         )
-        value, gradients = gradient(parameters, place(make_batch(config, objective), mesh))
+        batch = {
+            name: jax.device_put(array, meshes.batch_sharding(mesh, array.shape))
+            for name, array in make_batch(config, objective).items()
+        }
+        value, gradients = gradient(parameters, batch)
     return float(value), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradients)])
 
 
@@ -116,19 +120,6 @@ def make_batch(config: ConfigDict, objective: ModuleType) -> dict[str, np.ndarra
     seeds = np.arange(ROWS, dtype=np.uint64)
     rows = ids.reshape(ROWS, LENGTH + 1)
     return objective.make_batch(rows, tokenizer=VOCABULARY, config=config, seeds_R=seeds)
-
-
-def place(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Cuts the arrays over the mesh, as training does, along the dimensions that divide."""
-
-    def spec(array: np.ndarray) -> PartitionSpec:
-        axes = list(meshes.BATCH_SPEC[: array.ndim])
-        for dimension, axis in enumerate(axes[1:], 1):
-            if array.shape[dimension] % mesh.shape[axis]:
-                axes[dimension] = None
-        return PartitionSpec(*axes)
-
-    return {name: jax.device_put(array, NamedSharding(mesh, spec(array))) for name, array in batch.items()}
 
 
 if __name__ == '__main__':

@@ -16,8 +16,8 @@ RETRIES = 5  # of a job whose worker was killed; jobs write the same bytes again
 def run(job: Callable[..., Any], arguments: dict[int, tuple], workers: int) -> Iterator[tuple[int, Any]]:
     """Yields (number, job(*arguments[number])) of each job as it is finished, in any order.
 
-    workers: jobs done at once, each on one CPU; 0: as many as the cluster has CPUs. All machines see
-    this checkout and the data under the same names. Raises what a job raises, and UserError if Ray is
+    workers: jobs done at once, each on one CPU; 0: on all CPUs of the cluster. All machines see this
+    checkout and the data under the same names. Raises what a job raises, and UserError if Ray is
     not there, or loses workers again and again.
     """
     if not arguments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 from jax.sharding import Mesh
 
 OPTIONS: dict[str, dict[str, int]] = {
@@ -12,7 +11,6 @@ OPTIONS: dict[str, dict[str, int]] = {
 }
 
 
-def options(mesh: Mesh | None = None) -> dict[str, int]:
-    """Returns the compiler_options of jax.jit for the devices of a mesh, by default this process's."""
-    devices = jax.devices() if mesh is None else mesh.devices.flat
-    return OPTIONS.get(devices[0].platform, {})
+def options(mesh: Mesh) -> dict[str, int]:
+    """Returns the compiler_options of jax.jit for the devices of a mesh."""
+    return OPTIONS.get(mesh.devices.flat[0].platform, {})

@@ -77,25 +77,27 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
     return slice(min(start for start, _ in spans), max(stop for _, stop in spans))
 
 
+def batch_sharding(mesh: Mesh, shape: Sequence[int], spec: P = BATCH_SPEC) -> NamedSharding:
+    """Returns how a batch's array [B, …] is cut: by `spec`; after B, what does not divide stays whole."""
+    axes = list(spec[: len(shape)])
+    for dimension, axis in enumerate(axes[1:], 1):
+        if axis and shape[dimension] % mesh.shape[axis]:
+            axes[dimension] = None
+    return NamedSharding(mesh, P(*axes))
+
+
 def global_array(
     mesh: Mesh, local: np.ndarray, rows: slice, batch_size: int, spec: P = BATCH_SPEC
 ) -> jax.Array:
-    """Joins every process's `local` rows [R, …] of the global batch into one array [B, …] cut by `spec`.
-
-    A dimension after the first that does not divide over its devices stays whole.
-    """
+    """Joins every process's `local` rows [R, …] into a batch's array [B, …], laid out by `batch_sharding`."""
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None, 'every device holds a part'
         start, stop, _ = index[0].indices(batch_size)
         return local[(slice(start - rows.start, stop - rows.start), *index[1:])]
 
-    axes = list(spec[: local.ndim])
-    for dimension, axis in enumerate(axes[1:], 1):
-        if axis and local.shape[dimension] % mesh.shape[axis]:
-            axes[dimension] = None
-    sharding = NamedSharding(mesh, P(*axes))
-    return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, part)
+    shape = (batch_size, *local.shape[1:])
+    return jax.make_array_from_callback(shape, batch_sharding(mesh, shape, spec), part)
 
 
 def local_part(array: jax.Array, rows: slice) -> np.ndarray:

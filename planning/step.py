@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import objectives
@@ -199,15 +199,11 @@ def abstract_batch(
     rows_RT = np.zeros((2, width), np.int32)
     made = objective.make_batch(rows_RT, tokenizer=tokenizer, config=config, seeds_R=np.zeros(2, np.uint64))
 
-    def shape(array: np.ndarray) -> jax.ShapeDtypeStruct:
-        axes = list(meshes.BATCH_SPEC[: array.ndim])
-        for dimension, axis in enumerate(axes[1:], 1):
-            if array.shape[dimension] % mesh.shape[axis]:
-                axes[dimension] = None
-        sharding = NamedSharding(mesh, PartitionSpec(*axes))
-        return jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype, sharding=sharding)
+    def abstract(array: np.ndarray) -> jax.ShapeDtypeStruct:
+        shape = (config.batch_size, *array.shape[1:])
+        return jax.ShapeDtypeStruct(shape, array.dtype, sharding=meshes.batch_sharding(mesh, shape))
 
-    return {name: shape(array) for name, array in made.items()}
+    return {name: abstract(array) for name, array in made.items()}
 
 
 def _bytes(tree: Any) -> int:

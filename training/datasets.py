@@ -91,7 +91,9 @@ class Labelled:
             experiment.check(self._config)
         made.notes += self._tally.lines('training')
         if self._is_own and self.tokenizer.vocab_size < self._config.tokenizer.vocab_size:
-            made.notes.append(f'  a tokenizer of {self.tokenizer.vocab_size:,} pieces: they support no more')
+            made.notes.append(
+                f'  a tokenizer of {self.tokenizer.vocab_size:,} pieces: the examples support no more'
+            )
         if not self._config.initial_checkpoint:
             made.notes.append('  the model begins at random; see initial_checkpoint')
         if unlabelled:

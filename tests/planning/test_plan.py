@@ -75,11 +75,17 @@ def test_a_plan_of_this_machine_and_again_at_once(plan, tmp_path):
     assert plan(*arguments, devices=8).stdout == first.stdout, 'measured peaks are kept with the plan'
 
 
-def test_a_plan_of_fine_tuning_knows_its_examples_and_checkpoint(plan):
-    # The task decides objective and head, and its examples the classes and the number of steps.
-    done = plan('--config=configs/finetune.py:sentiment:smoke', '--config.task.epochs=2', '--json')
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)['step']['num_params'] > 0
+def test_a_plan_of_fine_tuning_knows_its_examples(plan):
+    # The task decides objective and head, and its examples the classes: 25 parameters more for each.
+    def num_params(*options):
+        done = plan(
+            '--config=configs/finetune.py:sentiment:smoke', '--config.task.epochs=2', '--json', *options
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)['step']['num_params']
+
+    four = "--config.task.labels=('negative', 'positive', 'neither', 'both')"
+    assert num_params(four) - num_params() == 2 * (64 + 1)
 
 
 def test_the_best_layout_is_looked_for(plan):
