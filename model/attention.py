@@ -60,8 +60,8 @@ def attend(
       q_BLNH, k_BLKH, v_BLKH: N is a multiple of K; each key/value head serves N/K query heads.
       segments_BL: int32; a position attends only to its own segment, so that padding
         (segment 0) attends to padding and nothing else does. None: all one segment.
-      implementation: 'xla', 'ring', 'cudnn' or 'splash'; what these cannot take goes to 'xla'. So do 'xla'
-        and sequences that devices share to 'ring', in which no device gathers the keys and values of all.
+      implementation: 'xla', 'blockwise', 'cudnn' or 'splash'; what these cannot take goes to 'xla'. So does
+        'xla' to 'blockwise' for sequences that devices share: none gathers the keys and values of all.
       order_L: int32; which position stands at each place (`parallel.placement`). None: they are in order.
       causal: whether a position sees only itself and what stands before it.
       window: a position sees this many, its own included (Beltagy et al. 2020); 0: all before it.
@@ -71,9 +71,9 @@ def attend(
     """
     plain = prefix_BL is None and bias_BNLS is None and scale is None
     if implementation == 'xla' and rules.num_shards('length') > 1:
-        implementation = 'ring'
+        implementation = 'blockwise'
     if implementation != 'xla' and plain and kernels.fits(implementation, *q_BLNH.shape[:2]):
-        kernel = {'ring': ring, 'cudnn': kernels.cudnn, 'splash': kernels.splash}[implementation]
+        kernel = {'blockwise': ring, 'cudnn': kernels.cudnn, 'splash': kernels.splash}[implementation]
         return kernel(q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L=order_L, causal=causal, window=window)
     k_BSKH = constrain(k_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)
     v_BSKH = constrain(v_BLKH, 'batch', 'key_length', 'activation_kv_heads', None)

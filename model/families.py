@@ -18,7 +18,9 @@ POSITIONS = ('learned', 'rotary', 'sinusoidal', 'relative')
 HEADS = ('linear', 'transform', 'none')
 ACTIVATIONS = ('gelu', 'gelu_tanh', 'silu', 'relu')
 ROPE_SCALINGS = ('none', 'linear', 'llama3')
-ATTENTIONS = ('auto', 'xla', 'cudnn', 'splash')
+ATTENTIONS = ('auto', 'xla', 'blockwise', 'cudnn', 'splash')
+SHORTEST_IN_BLOCKS = 512  # below, whole scores are as fast (docs/log.md)
+LONGEST_SPLASH = 65_536  # beyond, its masks take minutes to make (docs/log.md)
 REMATS = ('none', 'dots', 'full')
 COMPUTE_DTYPES = ('auto', 'float32', 'bfloat16')
 
@@ -326,7 +328,9 @@ def _attention(config: ModelConfig, sequence_length: int, platform: str) -> str:
         return 'xla'  # the kernels take neither biases nor prefixes
     if _cudnn_fits(config, platform):
         return 'cudnn'
-    return 'splash' if _splash_fits(sequence_length, platform) else 'xla'
+    if _splash_fits(sequence_length, platform) and sequence_length <= LONGEST_SPLASH:
+        return 'splash'
+    return 'blockwise' if sequence_length >= SHORTEST_IN_BLOCKS else 'xla'
 
 
 def _cudnn_fits(config: ModelConfig, platform: str) -> bool:

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from parallel import rules
 
-LENGTH_MULTIPLE = {'ring': 2, 'cudnn': 2, 'splash': 128}  # of the query positions on one device
+LENGTH_MULTIPLE = {'blockwise': 2, 'cudnn': 2, 'splash': 128}  # of the query positions on one device
 
 
 def fits(implementation: str, batch_size: int, length: int) -> bool:

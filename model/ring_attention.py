@@ -1,4 +1,4 @@
-"""Self-attention in blocks, those of other devices passed round a ring.
+"""Self-attention in blocks, those of other devices, where several share a sequence, passed round a ring.
 
 Each device keeps the queries of its positions, while keys and values go from device to device along
 the mesh axis that cuts the sequence; softmax is summed up block by block. No device ever holds all
@@ -107,7 +107,7 @@ def _over_devices(local: Callable[..., Any], inputs: str, outputs: str) -> Calla
 def _local_forward(q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L, *, causal, window):
     """Returns y [B, L, N, H], log Σ exp(scores) [B, L, N] and the number of block pairs [1], here."""
     groups, scale = q_BLNH.shape[2] // k_BLKH.shape[2], q_BLNH.shape[-1] ** -0.5
-    places = (_blocks(segments_BL), _blocks(order_L[None]))
+    q_BLNH, places = _with_places(q_BLNH, segments_BL, order_L)
     q_n = _queries(_blocks(q_BLNH), groups)
     sums_shape = (*q_n.shape[:-1], 1)
     state = (jnp.full(sums_shape, LEAST), jnp.zeros(sums_shape), jnp.zeros(q_n.shape, jnp.float32))
@@ -128,7 +128,7 @@ def _local_forward(q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L, *, causal, wind
         seen = jnp.any(mask)
         return jax.lax.cond(seen, add, lambda *sums: sums, largest, total, y), seen.astype(jnp.int32)
 
-    def turn(carry, _):
+    def turn(carry):
         keys, state, count = carry
         arriving = _pass_on(keys)
 
@@ -142,12 +142,10 @@ def _local_forward(q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L, *, causal, wind
             return count, state
 
         count, state = jax.lax.scan(of_query, count, (q_n, places, state))
-        return (arriving, state, count), None
+        return arriving, state, count
 
     keys = (_blocks(k_BLKH), _blocks(v_BLKH), places)
-    (_, (largest, total, y), count), _ = jax.lax.scan(
-        turn, (keys, state, jnp.int32(0)), length=rules.num_shards('length')
-    )
+    _, (largest, total, y), count = _round(turn, (keys, state, jnp.int32(0)))
     y_BLNH = _joined(y / total).astype(q_BLNH.dtype)
     return y_BLNH, _joined(largest + jnp.log(total))[..., 0], count[None]
 
@@ -158,7 +156,7 @@ def _local_backward(
     """Returns the gradients of q, k and v on one device; those of k and v travel with them, and come home."""
     dtype, head_dim = q_BLNH.dtype, q_BLNH.shape[-1]
     groups, scale = q_BLNH.shape[2] // k_BLKH.shape[2], head_dim**-0.5
-    places = (_blocks(segments_BL), _blocks(order_L[None]))
+    q_BLNH, places = _with_places(q_BLNH, segments_BL, order_L)
     along_y_BLN1 = jnp.sum(dy_BLNH.astype(jnp.float32) * y_BLNH, axis=-1, keepdims=True)
     q_n, dy_n, along_n, log_n = (
         _queries(_blocks(x), groups) for x in (q_BLNH, dy_BLNH, along_y_BLN1, log_total_BLN[..., None])
@@ -180,7 +178,7 @@ def _local_backward(
 
         return jax.lax.cond(jnp.any(mask), add, lambda *sums: sums, dq, dk, dv)
 
-    def turn(carry, _):
+    def turn(carry):
         keys, dk_n, dv_n, dq_n = carry
 
         def of_query(carry, query):
@@ -192,13 +190,31 @@ def _local_backward(
             return carry, dq
 
         (dk_n, dv_n), dq_n = jax.lax.scan(of_query, (dk_n, dv_n), ((q_n, dy_n, along_n, log_n, places), dq_n))
-        return (*_pass_on((keys, dk_n, dv_n)), dq_n), None
+        return *_pass_on((keys, dk_n, dv_n)), dq_n
 
     keys = (_blocks(k_BLKH), _blocks(v_BLKH), places)
     zeros = [jnp.zeros(x.shape, jnp.float32) for x in (keys[0], keys[1], q_n)]
-    (_, dk_n, dv_n, dq_n), _ = jax.lax.scan(turn, (keys, *zeros), length=rules.num_shards('length'))
+    _, dk_n, dv_n, dq_n = _round(turn, (keys, *zeros))
     dk_BLKH, dv_BLKH = (jnp.moveaxis(x, 0, 1).reshape(k_BLKH.shape).astype(dtype) for x in (dk_n, dv_n))
     return _joined(dq_n).astype(dtype), dk_BLKH, dv_BLKH
+
+
+def _with_places(q_BLNH, segments_BL, order_L):
+    """Returns the queries, and blocks of segments and order.
+
+    Without the barrier, JAX finds that all layers have the same masks, and makes those of all pairs of blocks
+    before the first.
+    """
+    q_BLNH, *places = jax.lax.optimization_barrier((q_BLNH, segments_BL, order_L[None]))
+    return q_BLNH, tuple(_blocks(x) for x in places)
+
+
+def _round(turn: Callable[[Any], Any], carry: Any) -> Any:
+    """Returns what `turn` makes of the carry when each device's keys have been here."""
+    count = rules.num_shards('length')
+    if count == 1:  # in a loop, JAX would find that the keys stay, and make all scores before it
+        return turn(carry)
+    return jax.lax.scan(lambda carry, _: (turn(carry), None), carry, length=count)[0]
 
 
 def _pass_on(tree: Any) -> Any:

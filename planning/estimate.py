@@ -95,7 +95,7 @@ def _memory(layout: Layout, work: Work) -> float:
     layers = model.num_layers + model.encoder_layers
     of_layer = (work.num_params - 2 * model.vocab_size * model.embed_dim) / layers / t
     at_work = tokens * BYTES * (6 * model.embed_dim + 2 * heads + 2 * hidden) + 2 * BYTES * of_layer
-    if model.attention == 'xla':
+    if model.attention == 'xla' and layout.context == 1:
         at_work += 8 * tokens * work.length * model.num_heads / t
     vocab = model.vocab_size / (t * layout.vocab_blocks)
     loss = 8 * tokens * vocab + 2 * BYTES * model.embed_dim * vocab + 4 * tokens * model.embed_dim

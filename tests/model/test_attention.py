@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import kernels
+from configs import base
+from model import families, kernels, ring_attention
 from model.attention import attend
+from model.transformer import Transformer
 
 
 def inputs(batch, length, num_heads, num_kv_heads, head_dim):
@@ -78,6 +83,39 @@ def test_splash_equals_xla_forwards_and_backwards(window):
     expected, out = values_and_gradients(xla, q, k, v), values_and_gradients(splash, q, k, v)
     for a, b in zip(out, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)  # values of order 1 to 10, sums of 256
+
+
+@pytest.mark.parametrize('options', [{}, {'window': 40}, {'causal': False}])
+def test_blockwise_equals_xla_forwards_and_backwards(monkeypatch, options):
+    monkeypatch.setattr(ring_attention, 'BLOCK', 32)
+    *qkv, segments = inputs(2, 256, 4, 2, 16)
+
+    def results(implementation):
+        return values_and_gradients(
+            lambda *qkv: attend(*qkv, segments, implementation=implementation, **options), *qkv
+        )
+
+    for a, b in zip(results('blockwise'), results('xla'), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # values of order 1 to 10, sums of 256
+
+
+@pytest.mark.parametrize('rematerialise', [False, True])
+def test_blockwise_needs_memory_in_proportion_to_length(rematerialise):
+    """In a scan over layers too, before which JAX moves what they have alike, such as masks."""
+    config = base.get_config()
+    config.sequence_length = 16 * ring_attention.BLOCK
+    config.model.update(family='llama', num_layers=2, embed_dim=8, num_heads=2, attention='blockwise')
+    config.model.remat = 'full' if rematerialise else 'none'
+    model = Transformer(dataclasses.replace(families.resolve(config, vocab_size=16), unroll=1))
+
+    def loss(params, tokens):
+        return jnp.sum(model.apply({'params': params}, tokens, tokens))
+
+    tokens = jax.ShapeDtypeStruct((1, config.sequence_length), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
+    memory = jax.jit(jax.grad(loss)).lower(nn.unbox(params), tokens).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < config.sequence_length**2
 
 
 def test_cudnn_is_given_the_causal_mask_within_segments(monkeypatch):

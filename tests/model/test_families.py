@@ -58,6 +58,9 @@ def test_auto_follows_the_platform():
     }
     assert resolve('gpu', compute_dtype='float32').attention == 'xla'
     assert resolve('tpu', sequence_length=200).attention == 'xla'
+    assert resolve('tpu', sequence_length=600).attention == 'blockwise'
+    assert resolve('tpu', sequence_length=1 << 20).attention == 'blockwise'
+    assert resolve('cpu', sequence_length=512).attention == 'blockwise'
 
 
 @pytest.mark.parametrize(
