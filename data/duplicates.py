@@ -39,6 +39,7 @@ RANGE_KEYS = 1 << 22  # keys merged at a time: with their documents 64 MB, and a
 KEY = np.dtype([('key', '<u8'), ('document', '<u8')])
 DOCUMENT = np.dtype([('low', '<u8'), ('high', '<u8'), ('size', '<u8')])  # 128 bits of hash, bytes
 DUPLICATE = np.dtype([('document', '<u8'), ('kept', '<u8'), ('near', '?')])
+KINDS = ('keys', 'documents', 'ends', 'sketches', 'ids')  # files of each part
 FOUND = 'duplicates'
 
 

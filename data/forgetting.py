@@ -21,7 +21,7 @@ import numpy as np
 import zstandard
 
 from configs.errors import UserError
-from data import index, manifest, shard_writer
+from data import index, manifest, mirror, shard_writer, shards, storage
 
 if TYPE_CHECKING:
     import pyarrow
@@ -44,24 +44,26 @@ def read_ids(given: str) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def forget(directory: Path, ids: list[str]) -> dict[str, int]:
-    """Removes documents from the shards in `directory`; returns how many {'documents', 'tokens'} went.
+def forget(path: str, ids: list[str]) -> dict[str, int]:
+    """Removes documents from the shards in `path`; returns how many {'documents', 'tokens'} went.
 
     Raises UserError for an id that is not there, and was not forgotten before; then all stays as it was.
     """
+    directory = mirror.local(path)
     prepared = manifest.require(directory / 'manifest.json')
-    remove_leftovers(directory, prepared)
+    remove_leftovers(path, prepared)
     if any('index' not in prepared[name] for name in SPLIT_NAMES):
         raise UserError(
-            f'{directory} was prepared before shards had an index of documents. Prepare the text again with '
+            f'{path} was prepared before shards had an index of documents. Prepare the text again with '
             'another data.path.'
         )
     for key, reason in UNFORGETTABLE.items():
         if prepared['config'].get(key, kept := manifest.SHARDS_BEFORE[key]) != kept:
             raise UserError(
-                f'--forget cannot take documents out of {directory}: with {key}={prepared["config"][key]!r} '
+                f'--forget cannot take documents out of {path}: with {key}={prepared["config"][key]!r} '
                 f'{reason}. Prepare the text again without them.'
             )
+    mirror.bring(path, [prepared[name]['index']['file'] for name in SPLIT_NAMES])
     before = prepared.get('forgotten', [])
     wanted = set(ids) - set(before)
     wanted |= set(_kept_instead(directory, wanted).values()) - set(before)
@@ -69,43 +71,42 @@ def forget(directory: Path, ids: list[str]) -> dict[str, int]:
     there = {id_ for of_split in found.values() for id_ in of_split}
     if missing := sorted(wanted - there - _removed_ids(directory)):
         raise UserError(
-            f'{directory} holds no document {missing[0]!r}'
+            f'{path} holds no document {missing[0]!r}'
             + (f' and {len(missing) - 1} more that were asked for' if len(missing) > 1 else '')
-            + f'. The ids are in {directory}/train/{index.FILE}. Nothing was removed.'
+            + f'. The ids are in {path}/train/{index.FILE}. Nothing was removed.'
         )
     if len(found['train']) == prepared['train']['documents']:
-        raise UserError(
-            f'--forget would leave nothing to train on in {directory}. Remove the directory instead.'
-        )
+        raise UserError(f'--forget would leave nothing to train on in {path}. Remove the directory instead.')
     generation = prepared.get('generation', 0) + 1
     result = {**prepared, 'generation': generation, 'forgotten': sorted({*before, *wanted})}
     gone = {'documents': 0, 'tokens': 0}
     for name in SPLIT_NAMES:
         if found[name]:
+            shards.check(path, prepared[name]['shards'])
             result[name] = _rewrite(directory, name, f'{name}-{generation}', prepared, found[name])
             for field in gone:
                 gone[field] += prepared[name][field] - result[name][field]
     if not result['train']['documents']:
-        raise UserError(
-            f'--forget would leave nothing to train on in {directory}. Remove the directory instead.'
-        )
+        raise UserError(f'--forget would leave nothing to train on in {path}. Remove the directory instead.')
     if set(result['forgotten']) != set(before):
         _forget_examples(directory, wanted)
         manifest.write(directory / 'manifest.json', result)
-        remove_leftovers(directory, result)
+        new = mirror.files_below(path, *(f'{name}-{generation}' for name in SPLIT_NAMES))
+        mirror.publish(path, [*new, 'report.json', 'manifest.json'])
+        remove_leftovers(path, result)
     return gone
 
 
-def remove_leftovers(directory: Path, prepared: dict) -> None:
+def remove_leftovers(path: str, prepared: dict) -> None:
     """Removes shards that the manifest does not name: those of before, or of a run that was killed."""
     named = {Path(shard['file']).parts[0] for name in SPLIT_NAMES for shard in prepared[name]['shards']}
     named |= {
         Path(prepared[name]['index']['file']).parts[0] for name in SPLIT_NAMES if 'index' in prepared[name]
     }
-    for name in SPLIT_NAMES:
-        for left in (directory / name, *directory.glob(f'{name}-*')):
-            if left.is_dir() and left.name not in named:
-                shutil.rmtree(left)
+    for place in dict.fromkeys((path, str(mirror.local(path)))):
+        for name in storage.names_in(place):
+            if name.endswith('/') and name.rstrip('/-0123456789') in SPLIT_NAMES and name[:-1] not in named:
+                storage.remove(f'{place}/{name[:-1]}')
 
 
 def _find(directory: Path, described: dict, wanted: set[str]) -> dict[str, index.Place]:
