@@ -116,7 +116,7 @@ def write_shards(directory: Path, results: list[dict], encoder: Tokenizer, confi
     for name in SPLIT_NAMES:
         paths = [path_of(directory, number, name) for number in range(len(results))]
         starts = shard_writer.Parts(paths, dtype).starts
-        joined = packing.join(paths, directory / 'parts' / f'joined.{name}', encoder, config, dtype)
+        joined, moved = packing.join(paths, directory / 'parts' / f'joined.{name}', encoder, config, dtype)
         written, continued = shard_writer.write_shards(
             directory / name,
             shard_writer.Parts(joined, dtype),
@@ -131,7 +131,7 @@ def write_shards(directory: Path, results: list[dict], encoder: Tokenizer, confi
         # Only when the parts have been joined is it known where rows of concatenated text begin.
         cuts = {} if config.data.target_field else {'cuts': totals[name].get('cuts', continued)}
         content[name] = {**totals[name], **cuts, 'rows': rows, 'shards': written}
-        content[name]['index'] = _join_indices(directory, name, starts)
+        content[name]['index'] = _join_indices(directory, name, starts, moved, width)
     if config.data.cooccurrence_window:
         print('Counting which words stand near each other …', flush=True)
         paths = [path_of(directory, number, 'train') for number in range(len(results))]
@@ -156,16 +156,19 @@ def dropped(results: list[dict]) -> str:
     )
 
 
-def _join_indices(directory: Path, name: str, starts: np.ndarray) -> dict:
+def _join_indices(
+    directory: Path, name: str, starts: np.ndarray, moved: np.ndarray | None, width: int
+) -> dict:
     """Writes the places of all documents of a split; returns what the manifest says of them.
 
-    starts: where in the tokens of the split each part begins.
+    starts: where in the tokens of all parts each part begins; moved: what packing.join says of their rows.
     """
 
     def tables() -> Iterator:
         for number, start in enumerate(starts.tolist()):
             for places in index.read(path_of(directory, number, f'{name}.parquet')):
-                yield index.shift(places, start)
+                places = index.shift(places, start)
+                yield places if moved is None else index.move(places, moved, width)
 
     path = directory / name / index.FILE
     path.parent.mkdir(exist_ok=True)
