@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from data import storage
+from data import storage, tokenizer_files
 from data.files import write_whole
 
 BOUND = 'preparation.json'
@@ -70,7 +70,7 @@ def join(path: str, source: str) -> Path:
         _agree(path)
         if Path(source).parent == copy and not Path(source).exists():
             bring(path, [Path(source).name])
-        if not (copy / TOKENIZER).is_dir():
+        if not tokenizer_files.find(copy / TOKENIZER):
             _bring_tokenizer(path)
     return copy
 
@@ -159,7 +159,10 @@ def _files(copy: Path) -> Iterator[str]:
 
 
 def _bring_tokenizer(path: str) -> None:
-    bring(path, [f'{TOKENIZER}/{name}' for name in storage.names_in(_url(path, TOKENIZER))])
+    names = storage.names_in(_url(path, TOKENIZER))
+    # The vocabulary last: then other workers see a whole tokenizer or none.
+    vocabularies_last = sorted(names, key=lambda name: name not in tokenizer_files.SETTINGS)
+    bring(path, [f'{TOKENIZER}/{name}' for name in vocabularies_last])
 
 
 def _agree(path: str) -> Path:

@@ -75,7 +75,7 @@ def check(path: str | Path, shards: list[dict]) -> None:
     if storage.is_remote(path):
         wanting = [shard['file'] for shard in shards if _problem(directory, shard, noted)]
         if wanting:
-            print(f'Fetching {len(wanting)} shards from {path} …', flush=True)
+            print(f'Fetching shards from {path}: {len(wanting)} …', flush=True)
         for at in range(0, len(wanting), FETCHED):
             mirror.bring(path, wanting[at : at + FETCHED])
     stamps = {}

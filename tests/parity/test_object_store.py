@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.parity.preparations import ROOT, begin, contents, write_topics
+
 pytest.importorskip('s3fs')
 moto_server = pytest.importorskip('moto.server')
-
-from tests.parity.test_ray_cluster import contents  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 CLEAN = ('--config.data.cleaning.preset=pretraining', '--config.data.cleaning.languages=()')
 
@@ -58,11 +56,8 @@ def stored(environment: dict[str, str], name: str) -> dict[str, bytes]:
 @pytest.fixture(scope='module')
 def source(tmp_path_factory) -> Path:
     """Four parts of 2 MiB."""
-    from pydoc_data.topics import topics
-
     path = tmp_path_factory.mktemp('text') / 'topics.txt'
-    text = '\n\n'.join(topics.values())
-    path.write_text((text + '\n\n') * (8_000_000 // len(text)), encoding='utf-8')
+    write_topics(path, 8_000_000)
     return path
 
 
@@ -73,17 +68,8 @@ def whole(source, environment) -> dict[str, bytes]:
     return contents(source.parent / 'whole')
 
 
-def begin(environment: dict[str, str], source: Path, place: object, *more: str) -> subprocess.Popen:
-    flags = [f'--config.data.source={source}', f'--config.data.path={place}', *CLEAN, *more]
-    return subprocess.Popen(
-        [sys.executable, 'prepare.py', '--config=configs/quickstart.py:smoke', *flags],
-        cwd=ROOT, env={**os.environ, **environment}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
 def run(environment: dict[str, str], source: Path, place: object, *more: str) -> str:
-    process = begin(environment, source, place, *more)
+    process = begin(source, place, *CLEAN, *more, environment=environment)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     return output
@@ -101,7 +87,7 @@ def test_the_store_holds_the_bytes_of_a_directory(source, whole, environment, en
 
 @pytest.mark.parametrize('machine', ['this', 'another'])
 def test_a_killed_preparation_goes_on_from_its_parts(source, whole, environment, machine, tmp_path):
-    process = begin(environment, source, f's3://corpora/{machine}')
+    process = begin(source, f's3://corpora/{machine}', *CLEAN, environment=environment)
     finished, deadline = [], time.monotonic() + 200
     while not finished and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
@@ -156,7 +142,8 @@ def test_training_and_forgetting(source, whole, environment, tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_store_is_said_before_any_work(source, environment, place, more, message):
-    process = begin({**environment, **more, 'AWS_EC2_METADATA_DISABLED': 'true'}, source, place)
+    environment = {**environment, **more, 'AWS_EC2_METADATA_DISABLED': 'true'}
+    process = begin(source, place, *CLEAN, environment=environment)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 2, output
     assert message in output
