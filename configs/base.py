@@ -139,7 +139,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.source = 'builtin:python-docs'        # or files, directories, globs; with commas between
     config.data.mode = 'shards'                       # 'shards' by prepare.py, or 'stream': text as it comes
-    config.data.path = 'prepared/default'             # where prepare.py writes tokenizer and shards
+    config.data.path = 'prepared/default'             # where prepare.py writes tokenizer and shards; also
+    #                                                   a URL, such as s3://BUCKET/NAME (docs/data.md)
     config.data.text_field = 'text'                   # field of a record with the document; 'a|b': whichever is
     #                                                   there; '{title}\n\n{body}': a template of several
     config.data.target_field = ''                     # of the answer to it, likewise: makes pairs; '': plain text

@@ -37,6 +37,15 @@ def pack(pieces: Sequence[np.ndarray], width: int, pad_id: int) -> np.ndarray:
     and the first rows are a fair sample of all.
     """
     lengths = np.array([len(piece) for piece in pieces], np.int64)
+    starts, rows = places(lengths, width)
+    return lay(pieces, starts, rows, width, pad_id)
+
+
+def places(lengths: np.ndarray, width: int) -> tuple[np.ndarray, int]:
+    """Returns int64 [n], where each piece begins in rows that are laid end to end, and the number of rows.
+
+    lengths: int64 [n] of the pieces; they are packed as `pack` says.
+    """
     row_of = best_fit_decreasing(lengths, width)
     # Rows in the order of their first pieces: the k-th row to be met gets number k.
     met, first, opened = np.unique(row_of, return_index=True, return_inverse=True)
@@ -44,14 +53,21 @@ def pack(pieces: Sequence[np.ndarray], width: int, pad_id: int) -> np.ndarray:
     number[np.argsort(first)] = np.arange(len(met))
     row_of = number[opened]
     order = np.argsort(row_of, kind='stable')
-    lengths, row_of = lengths[order], row_of[order]
-    rows = np.full((len(met), width), pad_id, np.int32)
-    ends = np.cumsum(lengths)
     filled = np.bincount(row_of, lengths, len(met)).astype(np.int64)
     skipped = np.arange(len(met)) * width - (np.cumsum(filled) - filled)  # pads before each row
-    at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(skipped[row_of], lengths)
-    rows.reshape(-1)[at] = np.concatenate([np.zeros(0, np.int32), *(pieces[i] for i in order)])
-    return rows
+    starts = np.empty(len(lengths), np.int64)
+    starts[order] = np.cumsum(lengths[order]) - lengths[order] + skipped[row_of[order]]
+    return starts, len(met)
+
+
+def lay(pieces: Sequence[np.ndarray], starts: np.ndarray, rows: int, width: int, pad_id: int) -> np.ndarray:
+    """Returns int32 [rows, width]: each piece where it begins, and pad elsewhere."""
+    laid = np.full((rows, width), pad_id, np.int32)
+    lengths = np.array([len(piece) for piece in pieces], np.int64)
+    ends = np.cumsum(lengths)
+    at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+    laid.reshape(-1)[at] = np.concatenate([np.zeros(0, np.int32), *pieces])
+    return laid
 
 
 def best_fit_decreasing(lengths: np.ndarray, width: int) -> np.ndarray:
@@ -85,7 +101,7 @@ def best_fit_decreasing(lengths: np.ndarray, width: int) -> np.ndarray:
 
 def repack(
     rows_of_parts: Iterable[np.ndarray], *, pad_id: int, eos_id: int, tokens_at_a_time: int
-) -> Iterator[np.ndarray]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields the rows of all parts: full ones as they come, the others packed again, each as one piece.
 
     A part that ends leaves rows that wait for more; so do many small files, each a part of its own.
@@ -94,18 +110,34 @@ def repack(
       rows_of_parts: of each part int32 [rows, width], any integers.
       pad_id, eos_id: where they are the same, the first of the pads at a row's end is an eos.
       tokens_at_a_time: that may wait to be packed again.
+
+    Yields:
+      int32 [rows, width]; int64 [n], the numbers of the parts' rows that are in them; int64 [n], where each
+      of these begins in all rows that were yielded, laid end to end.
     """
-    waiting, held, width = [], 0, 1
+    waiting, numbers, held, width = [], [], 0, 1
+    came = went = 0  # rows
+
+    def pack_again() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        starts, count = places(np.array([len(piece) for piece in waiting], np.int64), width)
+        rows = lay(waiting, starts, count, width, pad_id)
+        return rows, np.array(numbers, np.int64), starts + went * width
+
     for rows in rows_of_parts:
         width = rows.shape[1]
         ends = width - np.argmax(rows[:, ::-1] != pad_id, axis=1) + (pad_id == eos_id)
         filled = np.minimum(ends, width)
         full = filled >= FULL * width
-        yield rows[full]
-        for row in np.flatnonzero(~full):
+        yield rows[full], came + np.flatnonzero(full), (went + np.arange(full.sum())) * width
+        went += int(full.sum())
+        for row in np.flatnonzero(~full).tolist():
             waiting.append(rows[row, : filled[row]])
+            numbers.append(came + row)
             held += int(filled[row])
             if held >= tokens_at_a_time:
-                yield pack(waiting, width, pad_id)
-                waiting, held = [], 0
-    yield pack(waiting, width, pad_id)
+                packed = pack_again()
+                yield packed
+                went += len(packed[0])
+                waiting, numbers, held = [], [], 0
+        came += len(rows)
+    yield pack_again()

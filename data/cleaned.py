@@ -19,7 +19,7 @@ import zstandard
 from ml_collections import ConfigDict
 
 from configs import cleaning
-from data import duplicates, manifest
+from data import duplicates, manifest, mirror
 from data.cleaning.tally import Tally
 from data.compression import read_blocks
 from data.documents import Document
@@ -31,13 +31,19 @@ LEVEL = 1  # of compression: written once and read twice
 SAMPLE_FROM = 4  # a tokenizer's sample is spread over parts with this many times as much text
 
 
+def name_of(number: int, kind: str) -> str:
+    """Returns the name of a file of one part, below the directory."""
+    return f'{mirror.PARTS}/{number:06d}.{kind}'
+
+
 def path_of(directory: Path, number: int, kind: str) -> Path:
     """Returns the file of one part."""
-    return directory / 'parts' / f'{number:06d}.{kind}'
+    return directory / name_of(number, kind)
 
 
-def clean_part(directory: Path, number: int, part: Split, config: ConfigDict) -> dict:
+def clean_part(number: int, part: Split, config: ConfigDict) -> dict:
     """Cleans one part and writes it down; returns {'tally': …, and of what is kept 'documents', 'bytes'}."""
+    directory = mirror.join(config.data.path, part.path)
     (directory / 'parts').mkdir(exist_ok=True)
     settings = cleaning.resolve(config)
     tally, removed = Tally(), []
@@ -62,6 +68,7 @@ def clean_part(directory: Path, number: int, part: Split, config: ConfigDict) ->
     path_of(directory, number, 'removed.jsonl').write_bytes(b''.join(lines))
     counts = {'tally': tally.to_json(), 'documents': documents, 'bytes': size}
     manifest.write(path_of(directory, number, 'clean.json'), {'format': manifest.FORMAT, **counts})
+    mirror.publish(config.data.path, _names(number, config))
     return counts
 
 
@@ -75,9 +82,28 @@ def read(directory: Path, number: int) -> Iterator[Document]:
             yield Document(*json.loads(line))
 
 
-def documents(directory: Path, number: int, part: Split, config: ConfigDict) -> Iterator[Document]:
+def join(number: int, part: Split, config: ConfigDict) -> Path:
+    """Returns the directory on this machine for a worker that reads a part, wherever that was cleaned."""
+    path, settings = config.data.path, cleaning.resolve(config)
+    directory = mirror.join(path, part.path)
+    if settings and config.data.mode == 'shards':
+        found = f'{mirror.PARTS}/{duplicates.FOUND}'
+        for names in (_names(number, config), [found] if 'duplicates' in settings else []):
+            if names and not (directory / names[-1]).exists():
+                mirror.bring(path, names)
+    return directory
+
+
+def _names(number: int, config: ConfigDict) -> list[str]:
+    """Returns the names of a cleaned part's files, the one that says that it is finished last."""
+    found_by = duplicates.KINDS if 'duplicates' in cleaning.resolve(config) else ()
+    return [name_of(number, kind) for kind in ('clean.zst', 'removed.jsonl', *found_by, 'clean.json')]
+
+
+def documents(number: int, part: Split, config: ConfigDict) -> Iterator[Document]:
     """Yields the documents of a part as they are learnt: what was cleaned before, or the source's own."""
     written = cleaning.resolve(config) and config.data.mode == 'shards'
+    directory = join(number, part, config)
     return read(directory, number) if written else read_clean(part, config)
 
 

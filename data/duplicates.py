@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -34,11 +35,12 @@ HASHES = 128
 SKETCH = 512
 LEAST_RECALL = 0.995  # of candidates among pairs that are just similar enough
 SHINGLES_AT_A_TIME = 512  # times HASHES numbers of 8 bytes fit into a processor's cache
-RANGE_KEYS = 1 << 22  # keys merged at a time: with their documents 64 MB, and as much again for sorting
+RANGE_KEYS = 1 << 22  # keys merged at a time: with their documents 64 MB, and about 200 MB more for sorting
 # A document is numbered by its part · 2³² + its place in it, so that numbers are in the order of the source.
 KEY = np.dtype([('key', '<u8'), ('document', '<u8')])
 DOCUMENT = np.dtype([('low', '<u8'), ('high', '<u8'), ('size', '<u8')])  # 128 bits of hash, bytes
 DUPLICATE = np.dtype([('document', '<u8'), ('kept', '<u8'), ('near', '?')])
+KINDS = ('keys', 'documents', 'ends', 'sketches', 'ids')  # files of each part
 FOUND = 'duplicates'
 
 
@@ -179,22 +181,33 @@ def _candidates(directory: Path, parts: int) -> Iterator[tuple[int, int]]:
     bounds = [(1 << 64) * number // ranges for number in range(1, ranges)]
     starts = [0] * parts
     for bound in [*bounds, None]:
-        pieces = []
-        for number, path in enumerate(paths):
-            run = np.memmap(path, KEY, 'r') if path.stat().st_size else np.zeros(0, KEY)
-            end = len(run) if bound is None else int(np.searchsorted(run['key'], np.uint64(bound)))
-            pieces.append(np.fromfile(path, KEY, end - starts[number], offset=starts[number] * KEY.itemsize))
-            starts[number] = end
-        keys_K = np.concatenate(pieces)
-        keys_K = keys_K[np.lexsort((keys_K['document'], keys_K['key']))]
-        new_K = np.ones(len(keys_K), bool)
-        new_K[1:] = keys_K['key'][1:] != keys_K['key'][:-1]
-        first_K = np.maximum.accumulate(np.where(new_K, np.arange(len(keys_K)), 0))
-        documents_K = keys_K['document']
+        ends = [_first_from(path, bound, start) for path, start in zip(paths, starts, strict=True)]
+        keys_K = np.empty(sum(ends) - sum(starts), KEY)
+        filled = 0
+        for path, start, end in zip(paths, starts, ends, strict=True):
+            piece = np.fromfile(path, KEY, end - start, offset=start * KEY.itemsize)
+            keys_K[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        starts = ends
+        # Of each key the documents come in their order, part by part, which a stable sort keeps.
+        order_K = np.argsort(keys_K['key'], kind='stable')
+        sorted_K, documents_K = keys_K['key'][order_K], keys_K['document'][order_K]
+        del keys_K, order_K
+        new_K = np.ones(len(sorted_K), bool)
+        new_K[1:] = sorted_K[1:] != sorted_K[:-1]
+        first_K = np.maximum.accumulate(np.where(new_K, np.arange(len(new_K)), 0))
         later = np.flatnonzero(~new_K)
         for earlier in (first_K[later], later - 1):
             pairs = np.unique(np.stack([documents_K[earlier], documents_K[later]], axis=1), axis=0)
             yield from pairs.tolist()
+
+
+def _first_from(path: Path, bound: int | None, start: int) -> int:
+    """Returns where the first key of a part is, from `start` on, that is not below `bound`; None: the end."""
+    count = path.stat().st_size // KEY.itemsize
+    if bound is None or start == count:
+        return count
+    return bisect_left(np.memmap(path, KEY, 'r')['key'], bound, start)  # which reads a few of them alone
 
 
 def _sketch(directory: Path, document: int) -> np.ndarray:

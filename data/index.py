@@ -1,8 +1,9 @@
 """Where each document stands in the shards of a split: DIR/train/documents.parquet, DIR/eval/….
 
 A row for each document, in the order of the parts: `id`; `bytes` of its text; `start` and `tokens`, its
-place in the tokens of the split (data/manifest.py), UNPLACED in rows of best-fit packing; for pairs
-`target_start` and `target_tokens` likewise, else 0.
+place in the tokens of the split (data/manifest.py); for pairs `target_start` and `target_tokens` likewise,
+else 0. With best-fit packing a document that is longer than a row of the shards has a row here for each of
+its pieces, one after another, with 0 bytes but for the first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 FILE = 'documents.parquet'
-UNPLACED = -1  # `start` of documents whose place is not known: best-fit packing moves them
+UNPLACED = -1  # `start` of documents that were packed by best fit before their places were written down
 
 
 class Place(NamedTuple):
@@ -75,6 +76,13 @@ def shift(places: pyarrow.Table, by: int) -> pyarrow.Table:
     start = places['start'].to_numpy()
     starts = {'start': start + by * (start != UNPLACED)}
     return replace(places, {**starts, 'target_start': places['target_start'].to_numpy() + by * has_target})
+
+
+def move(places: pyarrow.Table, moved: np.ndarray, width: int) -> pyarrow.Table:
+    """Returns the places in rows of `width` tokens as they are when row i begins at moved[i]."""
+    start = places['start'].to_numpy()
+    now = moved[start // width] + start % width
+    return replace(places, {'start': np.where(start == UNPLACED, UNPLACED, now)})
 
 
 def replace(places: pyarrow.Table, columns: dict[str, np.ndarray]) -> pyarrow.Table:

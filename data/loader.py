@@ -11,14 +11,13 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError, choose
-from data import cooccurrences, manifest, mixture, shards, stream
+from data import cooccurrences, manifest, mirror, mixture, shards, stream
 from data.epochs import EpochLoader
 from data.tokenizer import Tokenizer
 from data.tokenizer import load as load_tokenizer
@@ -98,13 +97,13 @@ def load_unbuffered(
 
 
 def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokenizer | None) -> EpochLoader:
-    directory = Path(config.data.path)
     prepared = manifest.load(config)
+    directory, path = mirror.local(config.data.path), config.data.path
     if tokenizer is None:
         tokenizer = load_tokenizer(directory / 'tokenizer')
     if tokenizer.fingerprint != prepared['tokenizer']:
         raise UserError(
-            f'{directory} was prepared with another tokenizer (fingerprint {prepared["tokenizer"][:12]}…, '
+            f'{path} was prepared with another tokenizer (fingerprint {prepared["tokenizer"][:12]}…, '
             f'here {tokenizer.fingerprint[:12]}…). Prepare the text with this one: '
             '--config.tokenizer.path=RUN/tokenizer and another data.path.'
         )
@@ -122,10 +121,10 @@ def _load_shards(config: ConfigDict, split: str, part: slice, tokenizer: Tokeniz
             else 'none of its documents was held out. Raise data.eval_fraction'
         )
         raise UserError(
-            f'{directory} holds no rows of split {split!r}: {reason} and prepare again with another '
+            f'{path} holds no rows of split {split!r}: {reason} and prepare again with another '
             'data.path, or set eval_every=0.'
         )
-    shards.check(directory, described['shards'])
+    shards.check(path, described['shards'])
     deciding = {'manifest': manifest.fingerprint(prepared), 'split': split, 'batch_size': config.batch_size}
     return EpochLoader(
         shards.Rows(directory, described['shards'], width=width, stride=stride, dtype=dtype),

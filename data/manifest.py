@@ -41,6 +41,7 @@ from ml_collections import ConfigDict
 
 from configs import cleaning
 from configs.errors import UserError
+from data import mirror
 from data.cleaning import block_list, contamination
 from data.files import write_whole
 
@@ -144,7 +145,7 @@ def left_out(counted: dict) -> list[str]:
     return [f'{number:,} {LEFT_OUT[reason]}' for reason, number in numbers.items() if number]
 
 
-def refuse_difference(directory: Path, there: dict, wanted: dict, how: str = 'otherwise') -> None:
+def refuse_difference(directory: str | Path, there: dict, wanted: dict, how: str = 'otherwise') -> None:
     """Raises UserError, naming the keys, if some that are in both have different values."""
     shards = SHARDS_BEFORE if 'sequence_length' in there else {}
     there = {**BEFORE, **shards, **there}
@@ -196,19 +197,20 @@ def require(path: Path) -> dict:
     return content
 
 
-def find(directory: Path) -> dict:
+def find(path: str | Path) -> dict:
     """Returns the manifest in a prepared directory; UserError if it is missing or damaged."""
+    directory = mirror.prepared(path)
     manifest = read(directory / 'manifest.json')
     if manifest is None:
         begun = (directory / 'preparation.json').exists()
         state = 'is not finished' if begun else 'is no prepared directory'
         raise UserError(
-            f'data.path={str(directory)!r} {state} (there is no manifest.json in it). '
+            f'data.path={str(path)!r} {state} (there is no manifest.json in it). '
             f'Run prepare.py with the same --config{", which goes on where it stopped" if begun else ""}.'
         )
     if missing := sorted(CONTENTS - manifest.keys()):
         raise UserError(
-            f'{directory}/manifest.json is damaged ({", ".join(missing)} missing). Remove {directory} and '
+            f'{path}/manifest.json is damaged ({", ".join(missing)} missing). Remove {path} and '
             'run prepare.py again.'
         )
     return manifest
@@ -216,14 +218,13 @@ def find(directory: Path) -> dict:
 
 def load(config: ConfigDict) -> dict:
     """Returns the manifest of config.data.path; UserError if it is missing or of another config."""
-    directory = Path(config.data.path)
-    manifest = find(directory)
+    manifest = find(config.data.path)
     # The text is what the manifest says it is; only what shapes the rows must agree.
     wanted = select(
         config, ('sequence_length', 'data.target_field', 'data.cooccurrence_window', *TOKENIZER_KEYS)
     )
     wanted['target_length'] = target_length(config)
-    refuse_difference(directory, manifest['config'], wanted)
+    refuse_difference(config.data.path, manifest['config'], wanted)
     return manifest
 
 
@@ -238,7 +239,7 @@ def adopt_source(config: ConfigDict) -> None:
         config.data.source = ','.join(mixture.sources) or config.data.source
         return
     directories = mixture.sources if mixture.names else (config.data.path,)
-    prepared = [{**BEFORE, **SHARDS_BEFORE, **find(Path(each))['config']} for each in directories]
+    prepared = [{**BEFORE, **SHARDS_BEFORE, **find(each)['config']} for each in directories]
     config.data.source = ','.join(dict.fromkeys(each['data.source'] for each in prepared))
     for key in ('data.packing', 'data.skip_damaged', *READING_KEYS):
         if len(values := {each[key] for each in prepared}) == 1:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ml_collections import ConfigDict
 
 from configs.errors import UserError
 from configs.experiment import as_tuples
-from data import manifest, shares
+from data import manifest, mirror, shares
 from data.epochs import EpochLoader, steps_at_a_time
 from data.permutation import permute
 from data.shares import Shares
@@ -52,7 +51,7 @@ def members(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def _share_tokenizer(alone: Mapping[str, ConfigDict]) -> None:
     """Lets each source be what it was prepared with; UserError if that was not the same tokenizer for all."""
-    found = {name: manifest.find(Path(config.data.path)) for name, config in alone.items()}
+    found = {name: manifest.find(config.data.path) for name, config in alone.items()}
     first, *others = found
     for name in others:
         if found[name]['tokenizer'] != found[first]['tokenizer']:
@@ -93,7 +92,7 @@ def shared_tokenizer(config: ConfigDict) -> Tokenizer | None:
         return None
     if config.data.mode == 'stream':
         return prepared_tokenizer(whole(config))
-    return load_tokenizer(Path(config.data.mixture.sources[0]) / 'tokenizer')
+    return load_tokenizer(mirror.local(config.data.mixture.sources[0]) / 'tokenizer')
 
 
 def mix(

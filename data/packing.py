@@ -55,14 +55,15 @@ def packer(encoder: Tokenizer, config: ConfigDict) -> Packer:
 
 def join(
     paths: Sequence[Path], joined: Path, encoder: Tokenizer, config: ConfigDict, dtype: str
-) -> Sequence[Path]:
-    """Returns the files of tokens that, one after another, are the rows of all parts.
+) -> tuple[Sequence[Path], np.ndarray | None]:
+    """Returns the files of tokens that, one after another, are the rows of all parts, and what has moved.
 
     paths: the parts' own. With best-fit packing `joined` is written from them, and is the only one: rows that
-    a part's end left half empty are filled with those of other parts.
+    a part's end left half empty are filled with those of other parts. Then int64 [rows] says where in it each
+    row of the parts begins; else None.
     """
     if config.data.packing != 'best_fit':
-        return paths
+        return paths, None
     width = config.sequence_length + 1
     some = max(1, BEST_FIT_TOKENS // width) * width
 
@@ -73,10 +74,13 @@ def join(
                 yield tokens[at : at + some].reshape(-1, width)
 
     ids = {'pad_id': encoder.pad_id, 'eos_id': encoder.eos_id, 'tokens_at_a_time': BEST_FIT_TOKENS}
+    row_bytes = width * np.dtype(dtype).itemsize
+    moved = np.zeros(sum(path.stat().st_size for path in paths) // row_bytes, np.int64)
     with open(joined, 'wb') as file:
-        for rows in best_fit.repack(rows_of_parts(), **ids):
+        for rows, numbers, starts in best_fit.repack(rows_of_parts(), **ids):
             file.write(rows.astype(dtype).tobytes())
-    return [joined]
+            moved[numbers] = starts
+    return [joined], moved
 
 
 class TextPacker:
@@ -114,17 +118,20 @@ class BestFitPacker:
     def __init__(self, encoder: Tokenizer, width: int):
         self._encoder, self._width = encoder, width
         self._pieces: list[np.ndarray] = []
-        self._held = 0
+        self._held = self._rows = 0
+        self._unplaced: list[Place] = []  # of the pieces
         self.counts: dict[str, int] = dict.fromkeys(('documents', 'bytes', 'tokens', 'cuts'), 0)
-        self.places: list[Place] = []  # in no row yet: rows are made, and made again, of many parts
+        self.places: list[Place] = []
 
     def add(self, documents: Sequence[Document]) -> np.ndarray:
         """Returns the int32 tokens of the rows made now."""
         rows = [NOTHING]
         encoded = self._encoder.encode_documents([document.text for document in documents])
         for document, ids in zip(documents, encoded, strict=True):
-            self.places.append(Place(document.id, document.size(), UNPLACED, len(ids)))
             pieces = best_fit.chunks(ids, self._width, self._encoder.bos_id)
+            sizes = [document.size(), *[0] * (len(pieces) - 1)]
+            for piece, size in zip(pieces, sizes, strict=True):
+                self._unplaced.append(Place(document.id, size, UNPLACED, len(piece)))
             self._pieces += pieces
             self.counts['cuts'] += len(pieces) - 1
             self._held += sum(map(len, pieces))
@@ -136,9 +143,16 @@ class BestFitPacker:
 
     def finish(self) -> np.ndarray:
         """Returns the int32 tokens of the rows that hold what is left."""
-        rows = best_fit.pack(self._pieces, self._width, self._encoder.pad_id)
+        lengths = np.array([place.tokens for place in self._unplaced], np.int64)
+        starts, count = best_fit.places(lengths, self._width)
+        rows = best_fit.lay(self._pieces, starts, count, self._width, self._encoder.pad_id)
+        starts += self._rows * self._width
+        self.places += [
+            place._replace(start=start) for place, start in zip(self._unplaced, starts.tolist(), strict=True)
+        ]
         self.counts['tokens'] += self._held
-        self._pieces, self._held = [], 0
+        self._pieces, self._unplaced, self._held = [], [], 0
+        self._rows += count
         return rows.reshape(-1)
 
 

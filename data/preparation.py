@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from data import (
     forgetting,
     inputs,
     manifest,
+    mirror,
     mixture,
     report,
     sentencepiece_tokenizer,
@@ -54,9 +54,9 @@ MAX_PARTS = 4096  # about; larger sources are cut into larger parts
 
 @dataclass(frozen=True)
 class Summary:
-    """What prepare() did. manifest is None in stream mode, where only the tokenizer is prepared."""
+    """What prepare() did in data.path; manifest: None in stream mode, which prepares the tokenizer alone."""
 
-    directory: Path
+    path: str
     tokenizer: Tokenizer
     manifest: dict | None
     seconds: float
@@ -70,19 +70,20 @@ def prepare(config: ConfigDict) -> Summary:
     directory that holds anything else, which is left as it was.
     """
     config = mixture.whole(config)
-    directory = Path(config.data.path)
-    _refuse_foreign(directory)
+    _refuse_foreign(config.data.path)
+    directory = mirror.local(config.data.path)
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory):
+        mirror.begin(config.data.path)
         return _prepare(directory, config)
 
 
 def forget(config: ConfigDict, ids: list[str]) -> dict[str, int]:
     """Removes documents from the shards in data.path; returns how many {'documents', 'tokens'} went."""
-    directory = Path(config.data.path)
     manifest.load(config)
-    with _alone(directory):
-        return forgetting.forget(directory, ids)
+    with _alone(mirror.local(config.data.path)):
+        mirror.begin(config.data.path)
+        return forgetting.forget(config.data.path, ids)
 
 
 def _prepare(directory: Path, config: ConfigDict) -> Summary:
@@ -90,7 +91,7 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
     record = manifest.read(directory / 'preparation.json')
     wanted = {'format': manifest.FORMAT, 'config': manifest.determining(config)}
     if record:
-        manifest.refuse_difference(directory, record['config'], wanted['config'])
+        manifest.refuse_difference(config.data.path, record['config'], wanted['config'])
         _refuse_other_tokenizer(directory, config)
     finished = manifest.read(directory / 'manifest.json') if config.data.mode == 'shards' else None
     found = _find_sources(directory, config, finished is not None)
@@ -101,29 +102,32 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
     if record:
         how = 'from text that has changed'
         for name in ('source', *manifest.LISTS):
-            manifest.refuse_difference(directory, record.get(name, {}), wanted.get(name, {}), how)
+            manifest.refuse_difference(config.data.path, record.get(name, {}), wanted.get(name, {}), how)
         wanted['config'] = {**record['config'], **wanted['config']}
     if finished:
-        _remove_parts(directory)
-        forgetting.remove_leftovers(directory, finished)
-        return Summary(directory, load_tokenizer(directory / 'tokenizer'), finished, 0.0, True)
+        mirror.remove(config.data.path, mirror.PARTS)
+        forgetting.remove_leftovers(config.data.path, finished)
+        return Summary(config.data.path, load_tokenizer(directory / 'tokenizer'), finished, 0.0, True)
 
+    own = [name for name in (sources.shown(file, config) for file in files) if name not in files]
+    mirror.publish(config.data.path, own)
     saved = directory / 'tokenizer'
     trained = bool(tokenizer_files.find(saved))
     if config.data.mode == 'stream' or not cleaning.resolve(config):
         texts = partial(sample, files, config)
-        encoder = load_tokenizer(saved) if trained else _make_tokenizer(directory, files, texts, config)
+        encoder = load_tokenizer(saved) if trained else _make_tokenizer(files, texts, config)
         # Only now: a mistake found before this binds the directory to nothing.
-        _bind(directory, record, wanted)
+        _bind(config, record, wanted)
     else:
-        _bind(directory, record, wanted)
+        _bind(config, record, wanted)
         sizes = _clean(directory, _parts(files, config), config, bound_before=record is not None)
         texts = partial(cleaned.sample, directory, sizes, config)
-        encoder = load_tokenizer(saved) if trained else _make_tokenizer(directory, files, texts, config)
+        encoder = load_tokenizer(saved) if trained else _make_tokenizer(files, texts, config)
     if not trained:
         encoder.save(saved)
+    mirror.publish(config.data.path, mirror.files_below(config.data.path, mirror.TOKENIZER))
     if config.data.mode == 'stream':
-        return Summary(directory, encoder, None, time.monotonic() - started, trained)
+        return Summary(config.data.path, encoder, None, time.monotonic() - started, trained)
 
     parts = _parts(files, config)
     results = tokenising.tokenise(directory, parts, encoder, config)
@@ -132,15 +136,17 @@ def _prepare(directory: Path, config: ConfigDict) -> Summary:
     report.write(directory, found, parts, results, result)
     for left in directory.rglob('*.tmp'):  # by runs that were killed while writing
         left.unlink()
-    manifest.write(directory / 'manifest.json', result)
-    _remove_parts(directory)
-    return Summary(directory, encoder, result, time.monotonic() - started, False)
+    manifest.write(directory / mirror.FINISHED, result)
+    mirror.publish_all(config.data.path)
+    mirror.remove(config.data.path, mirror.PARTS)
+    return Summary(config.data.path, encoder, result, time.monotonic() - started, False)
 
 
-def _bind(directory: Path, record: dict | None, wanted: dict) -> None:
+def _bind(config: ConfigDict, record: dict | None, wanted: dict) -> None:
     """Writes down what the directory is prepared from; from now on nothing else can be."""
     if wanted != record:
-        manifest.write(directory / 'preparation.json', wanted)
+        manifest.write(mirror.local(config.data.path) / mirror.BOUND, wanted)
+        mirror.publish(config.data.path, [mirror.BOUND])
 
 
 def _clean(directory: Path, parts: list[Split], config: ConfigDict, *, bound_before: bool) -> list[int]:
@@ -150,7 +156,7 @@ def _clean(directory: Path, parts: list[Split], config: ConfigDict, *, bound_bef
         for number in range(len(parts))
     }
     counts = {number: each for number, each in found.items() if each}
-    missing = {number: (directory, number, parts[number], config) for number in found if number not in counts}
+    missing = {number: (number, parts[number], config) for number in found if number not in counts}
     earlier = sum(parts[number].size for number in counts)
     print(
         'Cleaning …' if not counts else f'Going on: {len(counts)} of {len(parts)} parts are clean.',
@@ -165,9 +171,10 @@ def _clean(directory: Path, parts: list[Split], config: ConfigDict, *, bound_bef
                 progress.add(parts[number].size, each['documents'])
     except UserError:
         if not bound_before and not counts:  # a mistake in the config, more likely than not: it may be mended
-            _remove_parts(directory)
-            (directory / 'preparation.json').unlink(missing_ok=True)
+            for name in (mirror.PARTS, mirror.BOUND):
+                mirror.remove(config.data.path, name)
         raise
+    mirror.bring_parts(config.data.path)
     if not any(each['documents'] for each in counts.values()):
         raise UserError(
             f'data.source={config.data.source!r}: nothing is left{tokenising.dropped([*counts.values()])}. '
@@ -178,6 +185,7 @@ def _clean(directory: Path, parts: list[Split], config: ConfigDict, *, bound_bef
         print('Looking for duplicates …', flush=True)
         found = duplicates.find(directory / 'parts', len(parts), settings.get('similarity'))
         duplicates.write(directory / 'parts', found)
+        mirror.publish(config.data.path, [f'{mirror.PARTS}/{duplicates.FOUND}'])
     return [counts[number]['bytes'] for number in range(len(parts))]
 
 
@@ -194,15 +202,16 @@ def _find_sources(directory: Path, config: ConfigDict, finished: bool) -> dict[s
         raise
 
 
-def _refuse_foreign(directory: Path) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f'data.path={str(directory)!r} is a file. Give the name of a directory.')
-    if directory.is_dir() and not (directory / 'preparation.json').exists():
+def _refuse_foreign(path: str) -> None:
+    if storage.is_file(path):
+        raise UserError(f'data.path={path!r} is a file. Give the name of a directory.')
+    names = storage.names_in(path)
+    if mirror.BOUND not in names:
         ours = ('.tmp', *(file for file, _ in sources.BUILTINS.values()))
-        foreign = [path.name for path in directory.iterdir() if not path.name.endswith(ours)]
+        foreign = [name.rstrip('/') for name in names if not name.endswith(ours)]
         if foreign:
             raise UserError(
-                f'data.path={str(directory)!r} holds files that prepare.py did not write, such as '
+                f'data.path={path!r} holds files that prepare.py did not write, such as '
                 f'{foreign[0]!r}. Give a new or an empty directory.'
             )
 
@@ -222,10 +231,6 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _remove_parts(directory: Path) -> None:
-    shutil.rmtree(directory / 'parts', ignore_errors=True)
-
-
 def _named_tokenizer(config: ConfigDict) -> Tokenizer | None:
     """Returns the tokenizer in tokenizer.path, or that of the model which training begins from, if any."""
     if config.tokenizer.path:
@@ -240,20 +245,18 @@ def _refuse_other_tokenizer(directory: Path, config: ConfigDict) -> None:
     wanted = checkpoint_tokenizer.load(config.initial_checkpoint)
     if load_tokenizer(directory / 'tokenizer').fingerprint != wanted.fingerprint:
         raise UserError(
-            f'{directory} was prepared with another tokenizer than that of initial_checkpoint='
+            f'{config.data.path} was prepared with another tokenizer than that of initial_checkpoint='
             f'{config.initial_checkpoint!r}. It is left as it is: give another data.path, and run prepare.py.'
         )
 
 
-def _make_tokenizer(
-    directory: Path, files: list[str], texts: Callable[[], Iterable[str]], config: ConfigDict
-) -> Tokenizer:
+def _make_tokenizer(files: list[str], texts: Callable[[], Iterable[str]], config: ConfigDict) -> Tokenizer:
     """Returns the tokenizer that the config names, or a new one: of all words, or of a sample (`texts`)."""
     if named := _named_tokenizer(config):
         return named
     if config.tokenizer.kind == 'words':
         print('Counting the words of all the text …', flush=True)
-        return word_training.train(directory, _parts(files, config), config)
+        return word_training.train(_parts(files, config), config)
     print(f'Training a tokenizer of {config.tokenizer.vocab_size:,} pieces …', flush=True)
     return sentencepiece_tokenizer.train(
         texts(),

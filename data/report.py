@@ -152,7 +152,10 @@ def _bucket(tokens_D: np.ndarray) -> np.ndarray:
 
 def _places(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for table in index.read(path):
-        yield table['start'].to_numpy(), table['tokens'].to_numpy() + table['target_tokens'].to_numpy()
+        (first_D,) = np.nonzero(table['bytes'].to_numpy())  # other rows: later pieces, each with a bos more
+        pieces_D = np.diff(first_D, append=table.num_rows)
+        tokens_D = np.add.reduceat(table['tokens'].to_numpy() + table['target_tokens'].to_numpy(), first_D)
+        yield table['start'].to_numpy()[first_D], tokens_D - (pieces_D - 1)
 
 
 def read(directory: Path) -> dict | None:

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from configs.errors import UserError
+from data import mirror, storage
 from data.files import write_whole
 
 CHECKED_FILE = 'checked.json'  # which shards have been read through and found whole
 MOST_MAPPED = 512  # shards at a time: each takes a file handle, and 1024 are a common limit
-AGAIN = 'Remove {} and run prepare.py again.'
+FETCHED = 8  # files at a time, so that an interrupted fetch keeps most of them
 
 
 class Rows:
@@ -56,37 +57,54 @@ class Rows:
         return as_strided(tokens, shape, strides, writeable=False)
 
 
-def check(directory: Path, shards: list[dict]) -> None:
-    """Raises UserError unless every shard is there, whole, and has the bytes the manifest says.
+def check(path: str | Path, shards: list[dict]) -> None:
+    """Raises UserError unless every shard of `path` is there, whole, and has the bytes the manifest says.
+
+    Of a directory behind a URL those that its copy here lacks, or has otherwise, are brought.
 
     Sizes are compared every time. Contents are hashed the first time (about a second per
     gigabyte) and again only when a file's size or time of change is no longer the one noted in
     checked.json.
     """
+    directory, path = mirror.local(path), str(path)
     noted_file = directory / CHECKED_FILE
     try:
         noted = json.loads(noted_file.read_bytes())
     except (OSError, ValueError):
         noted = {}
+    if storage.is_remote(path):
+        wanting = [shard['file'] for shard in shards if _problem(directory, shard, noted)]
+        if wanting:
+            print(f'Fetching shards from {path}: {len(wanting)} …', flush=True)
+        for at in range(0, len(wanting), FETCHED):
+            mirror.bring(path, wanting[at : at + FETCHED])
     stamps = {}
     for shard in shards:
-        path = directory / shard['file']
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise UserError(f'{path} is missing ({error.strerror}). {AGAIN.format(directory)}') from error
-        if status.st_size != shard['bytes']:
-            raise UserError(
-                f'{path} has {status.st_size} bytes, the manifest says {shard["bytes"]}: it is damaged. '
-                + AGAIN.format(directory)
-            )
-        stamps[shard['file']] = [shard['sha256'], status.st_size, status.st_mtime_ns]
-        if noted.get(shard['file']) != stamps[shard['file']] and _sha256(path) != shard['sha256']:
-            raise UserError(
-                f'{path} does not have the checksum of the manifest: it is damaged. {AGAIN.format(directory)}'
-            )
+        if problem := _problem(directory, shard, noted):
+            raise UserError(f'{path}/{shard["file"]} {problem}. Remove {path} and run prepare.py again.')
+        stamps[shard['file']] = _stamp(directory, shard)
     if any(noted.get(name) != stamp for name, stamp in stamps.items()) and os.access(directory, os.W_OK):
         write_whole(noted_file, json.dumps({**noted, **stamps}).encode())
+
+
+def _problem(directory: Path, shard: dict, noted: dict) -> str:
+    """Returns what is wrong with a shard's file, '' if nothing is; noted: stamps of those that were whole."""
+    file = directory / shard['file']
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        return f'is missing ({error.strerror})'
+    if size != shard['bytes']:
+        return f'has {size} bytes, the manifest says {shard["bytes"]}: it is damaged'
+    if noted.get(shard['file']) != _stamp(directory, shard) and _sha256(file) != shard['sha256']:
+        return 'does not have the checksum of the manifest: it is damaged'
+    return ''
+
+
+def _stamp(directory: Path, shard: dict) -> list:
+    """Returns what a whole file is known by the next time: hash, bytes, time of change."""
+    status = (directory / shard['file']).stat()
+    return [shard['sha256'], status.st_size, status.st_mtime_ns]
 
 
 def _sha256(path: Path) -> str:

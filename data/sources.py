@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from configs import cleaning
 from configs.errors import UserError, choose
 from configs.experiment import check_pairs
-from data import columns, hub, pages, python_docs, records, storage, tables, text
+from data import columns, hub, mirror, pages, python_docs, records, storage, tables, text
 from data.compression import COMPRESSION_RATIO, COMPRESSIONS, is_compressed, read_blocks
 from data.damage import Damage, Report, reporter
 from data.documents import Document
@@ -145,7 +145,7 @@ def expand(name: str, config: ConfigDict) -> list[str]:
 
 def _write_builtin(name: str, config: ConfigDict) -> Path:
     file, documents = BUILTINS[name]
-    path = Path(config.data.path) / file
+    path = mirror.local(config.data.path) / file
     if not path.exists():
         fields = ('id', config.data.text_field, config.data.target_field or 'target')
         lines = (
@@ -222,7 +222,8 @@ def read_split(split: Split, config: ConfigDict, count: Report | None = None) ->
 
 def shown(path: str, config: ConfigDict) -> str:
     """Returns the name of a file in what is written: of an embedded corpus without the directory it is in."""
-    return os.path.basename(path) if os.path.dirname(path) == os.path.normpath(config.data.path) else path
+    ours = os.path.normpath(mirror.local(config.data.path))
+    return os.path.basename(path) if os.path.dirname(path) == ours else path
 
 
 def _ignore(_: Damage) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import glob
 import io
 import os
+import shutil
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from configs.errors import UserError
 
+Answer = TypeVar('Answer')
 CACHE = {'block_size': 8 << 20, 'cache_type': 'readahead'}  # bytes that are asked for at a time
 
 
@@ -108,6 +111,56 @@ def matching(pattern: str) -> list[str]:
     return sorted(system.unstrip_protocol(path) for path in found if system.isfile(path))
 
 
+def names_in(directory: str) -> list[str]:
+    """Returns the names in a directory, sorted; those of directories end in '/'; [] without it."""
+    if not is_remote(directory):
+        there = os.scandir(directory) if os.path.isdir(directory) else ()
+        return sorted(each.name + '/' * each.is_dir() for each in there)
+    system, inside = _system(directory)
+    system.invalidate_cache()  # of listings, which other processes have made old
+    found = _follow_if_there(directory, lambda: system.ls(inside, detail=True)) or []
+    names = (
+        each['name'].rstrip('/').rpartition('/')[2] + '/' * (each['type'] == 'directory') for each in found
+    )
+    return sorted(names)
+
+
+def read(path: str) -> bytes | None:
+    """Returns the content of a file behind a URL, None if it is not there."""
+    system, inside = _system(path)
+    return _follow_if_there(path, lambda: system.cat_file(inside))
+
+
+def download(directory: str, copies: Mapping[str, Path]) -> None:
+    """Copies files in a directory behind a URL to this machine, many at a time; copies: {name: where to}."""
+    system, inside = _system(directory)
+    there, here = [f'{inside}/{name}' for name in copies], [str(path) for path in copies.values()]
+    if here:
+        _follow(directory, lambda: system.get(there, here))
+
+
+def upload(directory: str, copies: Mapping[str, Path]) -> None:
+    """Copies files of this machine into a directory behind a URL, as download does in the other direction."""
+    system, inside = _system(directory)
+    there, here = [f'{inside}/{name}' for name in copies], [str(path) for path in copies.values()]
+    if here:
+        _follow(directory, lambda: system.put(here, there), 'written')
+
+
+def remove(path: str) -> None:
+    """Removes a file, or a directory with all that is in it, if it is there."""
+    if not is_remote(path):
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            Path(path).unlink(missing_ok=True)
+        return
+    system, inside = _system(path)
+    system.invalidate_cache()
+    if _follow(path, lambda: system.exists(inside)):
+        _follow(path, lambda: system.rm(inside, recursive=True), 'removed')
+
+
 def _system(path: str):
     """Returns fsspec's file system of a URL, and the path in it."""
     import fsspec
@@ -121,12 +174,28 @@ def _system(path: str):
         ) from error
 
 
-def _follow(path: str, ask):
+def _follow_if_there(path: str, ask: Callable[[], Answer]) -> Answer | None:
+    def ask_or_none() -> Answer | None:
+        try:
+            return ask()
+        except FileNotFoundError:
+            return None
+
+    return _follow(path, ask_or_none)
+
+
+def _follow(path: str, ask: Callable[[], Answer], what: str = 'read') -> Answer:
+    """Returns ask(), which reads `path`, or whatever `what` says is done; its errors become UserErrors."""
     try:
         return ask()
     except FileNotFoundError as error:
-        raise UserError(f'{path}: there is no such file. Mend the URL.') from error
+        raise UserError(f'{path}: there is no such file or bucket. Mend the URL.') from error
     except Exception as error:  # each file system raises its own
-        raise UserError(
-            f'{path} cannot be read: {type(error).__name__}: {error}. Try again later.'
-        ) from error
+        name = type(error).__name__
+        todo = 'Try again later.'
+        if isinstance(error, PermissionError) or 'Credentials' in name:
+            todo = (
+                'Give credentials that allow it (s3://: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; gs://: '
+                'GOOGLE_APPLICATION_CREDENTIALS).'
+            )
+        raise UserError(f'{path} cannot be {what}: {name}: {error}. {todo}') from error

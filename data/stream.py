@@ -14,13 +14,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import best_fit, manifest, packing, sources
+from data import best_fit, manifest, mirror, packing, sources
 from data.batching import in_batches
 from data.epochs import EpochLoader
 from data.permutation import permute
@@ -65,13 +64,13 @@ def prepared_tokenizer(config: ConfigDict) -> Tokenizer:
 
     Raises UserError if it was prepared for another text, or otherwise than the config says.
     """
-    directory = Path(config.data.path)
+    directory = mirror.prepared(config.data.path)
     record = manifest.read(directory / 'preparation.json')
     if record is None and config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
     if record:
         wanted = manifest.select(config, ('data.source', *manifest.TOKENIZER_KEYS)) | manifest.reading(config)
-        manifest.refuse_difference(directory, record['config'], wanted)
+        manifest.refuse_difference(config.data.path, record['config'], wanted)
     return load_tokenizer(directory / 'tokenizer')
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Column, Table
 
-from data import manifest, report
+from data import manifest, mirror, report
 from data.preparation import Summary
 
 HEADS = ('documents', 'MB', 'changed', 'dropped', 'MB after')
@@ -17,12 +17,12 @@ def show(result: Summary) -> None:
     """Prints what was prepared, how large it is, and where it stands."""
     console = Console(highlight=False, soft_wrap=True)
     if result.was_finished:
-        console.print(f'{result.directory} is finished already: nothing to do.')
+        console.print(f'{result.path} is finished already: nothing to do.')
     table = Table(show_header=False, box=None)
     for name, value in _lines(result):
         table.add_row(name, value)
     console.print(table)
-    said = report.read(result.directory) if result.manifest else None
+    said = report.read(mirror.local(result.path)) if result.manifest else None
     if said and (said['all']['steps'] or said['all']['damaged']):
         for table in _steps(said):
             console.print(table)
@@ -86,7 +86,7 @@ def _lines(result: Summary) -> list[tuple[str, str]]:
         lines += [('left out', reason) for reason in manifest.left_out(result.manifest)]
     if not result.was_finished:
         lines.append(('time', f'{result.seconds:.1f} s'))
-    return [*lines, ('where', str(result.directory))]
+    return [*lines, ('where', result.path)]
 
 
 def _packing(prepared: dict) -> str:

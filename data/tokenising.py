@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from configs import cleaning
 from configs.errors import UserError
-from data import cleaned, cooccurrences, index, manifest, packing, shard_writer, sources, workers
+from data import cleaned, cooccurrences, index, manifest, mirror, packing, shard_writer, sources, workers
 from data.batching import in_batches
-from data.cleaned import path_of
+from data.cleaned import name_of, path_of
 from data.cleaning.tally import Tally
 from data.progress import PreparationProgress
 from data.reading import read_clean
@@ -34,10 +34,11 @@ def tokenise(directory: Path, parts: list[Split], encoder: Tokenizer, config: Co
         print(f'Going on: {len(results)} of {len(parts)} parts are finished.', flush=True)
     earlier = sum(parts[number].size for number in results)
     with PreparationProgress(sum(part.size for part in parts), earlier) as progress:
-        jobs = {number: (directory, number, parts[number], encoder.fingerprint, config) for number in missing}
+        jobs = {number: (number, parts[number], encoder.fingerprint, config) for number in missing}
         for number, counts in workers.run(tokenise_part, jobs, config.data.num_workers, config.data.engine):
             results[number] = counts
             progress.add(parts[number].size, _sum([counts], 'documents'), _sum([counts], 'tokens'))
+    mirror.bring_parts(config.data.path)
     return [results[number] for number in range(len(parts))]
 
 
@@ -47,11 +48,12 @@ def _load_tokenizer(directory: Path, fingerprint: str) -> Tokenizer:
     return load_tokenizer(directory)
 
 
-def tokenise_part(directory: Path, number: int, part: Split, fingerprint: str, config: ConfigDict) -> dict:
+def tokenise_part(number: int, part: Split, fingerprint: str, config: ConfigDict) -> dict:
     """Writes the tokens of one part, then its counts, which say that it is finished; returns them.
 
     Counts: {'train': those of its Packer, 'eval': …, 'tally': what was read and cleaned}.
     """
+    directory = cleaned.join(number, part, config)
     encoder = _load_tokenizer(directory / 'tokenizer', fingerprint)
     dtype = token_dtype(encoder)
     packers = {name: packing.packer(encoder, config) for name in SPLIT_NAMES}
@@ -80,6 +82,8 @@ def tokenise_part(directory: Path, number: int, part: Split, fingerprint: str, c
         index.write(path_of(directory, number, f'{name}.parquet'), [index.table(packers[name].places)])
     counts = {name: packers[name].counts for name in SPLIT_NAMES} | {'tally': tally.to_json()}
     manifest.write(path_of(directory, number, 'json'), {'format': manifest.FORMAT, **counts})
+    kinds = (*SPLIT_NAMES, *(f'{name}.parquet' for name in SPLIT_NAMES), 'json')
+    mirror.publish(config.data.path, [name_of(number, kind) for kind in kinds])
     return counts
 
 
@@ -112,7 +116,7 @@ def write_shards(directory: Path, results: list[dict], encoder: Tokenizer, confi
     for name in SPLIT_NAMES:
         paths = [path_of(directory, number, name) for number in range(len(results))]
         starts = shard_writer.Parts(paths, dtype).starts
-        joined = packing.join(paths, directory / 'parts' / f'joined.{name}', encoder, config, dtype)
+        joined, moved = packing.join(paths, directory / 'parts' / f'joined.{name}', encoder, config, dtype)
         written, continued = shard_writer.write_shards(
             directory / name,
             shard_writer.Parts(joined, dtype),
@@ -127,7 +131,7 @@ def write_shards(directory: Path, results: list[dict], encoder: Tokenizer, confi
         # Only when the parts have been joined is it known where rows of concatenated text begin.
         cuts = {} if config.data.target_field else {'cuts': totals[name].get('cuts', continued)}
         content[name] = {**totals[name], **cuts, 'rows': rows, 'shards': written}
-        content[name]['index'] = _join_indices(directory, name, starts)
+        content[name]['index'] = _join_indices(directory, name, starts, moved, width)
     if config.data.cooccurrence_window:
         print('Counting which words stand near each other …', flush=True)
         paths = [path_of(directory, number, 'train') for number in range(len(results))]
@@ -152,16 +156,19 @@ def dropped(results: list[dict]) -> str:
     )
 
 
-def _join_indices(directory: Path, name: str, starts: np.ndarray) -> dict:
+def _join_indices(
+    directory: Path, name: str, starts: np.ndarray, moved: np.ndarray | None, width: int
+) -> dict:
     """Writes the places of all documents of a split; returns what the manifest says of them.
 
-    starts: where in the tokens of the split each part begins.
+    starts: where in the tokens of all parts each part begins; moved: what packing.join says of their rows.
     """
 
     def tables() -> Iterator:
         for number, start in enumerate(starts.tolist()):
             for places in index.read(path_of(directory, number, f'{name}.parquet')):
-                yield index.shift(places, start)
+                places = index.shift(places, start)
+                yield places if moved is None else index.move(places, moved, width)
 
     path = directory / name / index.FILE
     path.parent.mkdir(exist_ok=True)

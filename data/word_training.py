@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -20,26 +19,24 @@ from data.word_tokenizer import WordTokenizer, join_phrases, serialise
 MOST_COUNTED = 16_000_000  # different words, or pairs of words, kept in memory while counting: about 2 GB
 
 
-def train(directory: Path, parts: list[Split], config: ConfigDict) -> WordTokenizer:
+def train(parts: list[Split], config: ConfigDict) -> WordTokenizer:
     """Returns the words that occur in training documents at least tokenizer.min_count times.
-
-    directory: where the parts lie that were cleaned, if they were.
 
     At most tokenizer.vocab_size of them, the special symbols included: the most frequent, equals in the
     order of their characters. With tokenizer.phrase_threshold, neighbours that come together far more often
     than by chance are one word (Mikolov et al. 2013b, section 4). Raises UserError if fewer than 2 are left.
     """
-    counts = count(_words, directory, parts, config)
+    counts = count(_words, parts, config)
     phrases = []
     if config.tokenizer.phrase_threshold:
-        pairs = count(_pairs, directory, parts, config)
+        pairs = count(_pairs, parts, config)
         phrases = find_phrases(
             counts,
             pairs,
             min_count=config.tokenizer.min_count,
             threshold=config.tokenizer.phrase_threshold,
         )
-        counts = count(_words, directory, parts, config, frozenset(phrases))
+        counts = count(_words, parts, config, frozenset(phrases))
     room = config.tokenizer.vocab_size - 3
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = [item for item in ordered if item[1] >= config.tokenizer.min_count][:room]
@@ -76,7 +73,6 @@ def find_phrases(
 
 def count(
     function,
-    directory: Path,
     parts: list[Split],
     config: ConfigDict,
     phrases: frozenset[tuple[str, str]] = frozenset(),
@@ -85,7 +81,7 @@ def count(
 
     When there are more than MOST_COUNTED, the rarest are forgotten, as in word2vec's own program.
     """
-    jobs = {number: (function, directory, number, part, config, phrases) for number, part in enumerate(parts)}
+    jobs = {number: (function, number, part, config, phrases) for number, part in enumerate(parts)}
     totals: Counter[str] = Counter()
     waiting: dict[int, Counter[str]] = {}
     merged, rarest = 0, 1
@@ -100,12 +96,10 @@ def count(
     return totals
 
 
-def count_part(
-    function, directory: Path, number: int, part: Split, config: ConfigDict, phrases: frozenset
-) -> Counter[str]:
+def count_part(function, number: int, part: Split, config: ConfigDict, phrases: frozenset) -> Counter[str]:
     """Returns the counts of one part of the source."""
     counts: Counter[str] = Counter()
-    for document in cleaned.documents(directory, number, part, config):
+    for document in cleaned.documents(number, part, config):
         if not is_held_out(document.text, config.data.eval_fraction):
             found = words.split(document.text, lowercase=config.tokenizer.lowercase)
             counts.update(function(join_phrases(found, set(phrases)) if phrases else found))

@@ -168,8 +168,13 @@ def test_packing_again_keeps_full_rows_and_every_document(end: int) -> None:
             if length > 2
         ]
         parts.append(best_fit.pack(pieces, width, PAD))
-    again = np.concatenate([*best_fit.repack(parts, pad_id=PAD, eos_id=end, tokens_at_a_time=300)])
+    packed = [*best_fit.repack(parts, pad_id=PAD, eos_id=end, tokens_at_a_time=300)]
+    again, numbers, starts = (np.concatenate(each) for each in zip(*packed, strict=True))
     before = np.concatenate(parts)
+    assert sorted(numbers) == list(range(len(before)))
+    for number, start in zip(numbers, starts, strict=True):
+        row = np.trim_zeros(before[number], 'b')
+        assert np.array_equal(again.reshape(-1)[start : start + len(row)], row)
     assert sorted(pieces_of(again)) == sorted(pieces_of(before))
     assert len(again) <= len(before)
     if end == PAD:  # every document but one that fills its row is still followed by its end

@@ -10,10 +10,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from data import loader, manifest, report
+from data import index, loader, manifest, packing, report
 from data.preparation import forget, prepare
+from tests.data import tiny_tokenizers
 from tests.data.test_cleaned_preparation import dirty, documents, removed  # noqa: F401
-from tests.data.test_preparation import ROOT, contents
+from tests.data.test_preparation import ROOT, all_rows, contents
 
 
 def shards(directory: Path, content: dict) -> list[bytes]:
@@ -77,7 +78,6 @@ def test_rows_of_pairs_keep_their_other_pairs(tmp_path: Path, config: ConfigDict
 
 def documents_of_pairs(config: ConfigDict) -> dict[str, tuple[str, str]]:
     """Returns {id: (input, target)}, found by the index in rows as the loader reads them."""
-    from data import index
     from data import shards as shard_files
 
     content, found = manifest.load(config), {}
@@ -152,17 +152,91 @@ def test_the_command_takes_ids_and_files_of_ids(config: ConfigDict, tmp_path: Pa
     assert list(documents(config.data.path)) == ids[5:]
 
 
-@pytest.mark.parametrize(
-    ('key', 'value', 'message'),
-    [
-        ('packing', 'best_fit', 'where they stand is not written down'),
-        ('cooccurrence_window', 2, 'their words have been counted'),
-    ],
-)
-def test_what_cannot_be_taken_out_is_refused(config, key, value, message):
-    config.data[key] = value
+def test_what_has_been_counted_cannot_be_taken_out(config):
+    config.data.cooccurrence_window = 2
     prepare(config)
     before = contents(Path(config.data.path))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match='their words have been counted'):
         forget(config, ['anything'])
     assert contents(Path(config.data.path)) == before
+
+
+@pytest.fixture(params=['three symbols', 'one symbol'])
+def packed(request, config, tmp_path, monkeypatch) -> ConfigDict:
+    """Returns a config of rows of whole documents, some of several pieces, packed in turns by parts."""
+    monkeypatch.setattr('data.preparation.SPLIT_BYTES', 9000)
+    monkeypatch.setattr(packing, 'BEST_FIT_TOKENS', 2000)
+    if request.param == 'one symbol':  # begins, ends and pads
+        tiny_tokenizers.gpt2(tmp_path / 'gpt2')
+        config.tokenizer.path = str(tmp_path / 'gpt2')
+    config.data.packing = 'best_fit'
+    return config
+
+
+def packed_documents(config: ConfigDict) -> dict[str, list[list[int]]]:
+    """Returns {id: tokens of its pieces}, found by the index in rows as they are documented."""
+    directory, found = Path(config.data.path), {}
+    content = manifest.load(config)
+    for split in ('train', 'eval'):
+        flat = all_rows(config, split).reshape(-1)
+        seen = np.zeros(len(flat), bool)
+        for table in index.read(directory / content[split]['index']['file']):
+            for place in table.to_pylist():
+                at = slice(place['start'], place['start'] + place['tokens'])
+                assert not seen[at].any()
+                assert place['start'] // 33 == (at.stop - 1) // 33
+                seen[at] = True
+                found.setdefault(place['id'], []).append(flat[at].tolist())
+        assert (flat[~seen] == content['special_ids']['pad']).all()  # padding alone, at the ends of rows
+        assert not (np.diff(seen.reshape(-1, 33).astype(int)) > 0).any()
+        assert seen.reshape(-1, 33)[:, 0].all()
+        assert seen.sum() == content[split]['tokens']
+    cuts = content['train']['cuts'] + content['eval']['cuts']
+    assert sum(map(len, found.values())) - len(found) == cuts
+    return found
+
+
+def test_rows_of_whole_documents_keep_their_others(packed: ConfigDict):
+    prepare(packed)
+    before, fingerprint = packed_documents(packed), loader.load(packed, split='train').fingerprint
+    assert len(before) == 400
+    in_rows = manifest.load(packed)['train']['rows']
+    gone = [list(before)[at] for at in range(3, 390, 7)]
+    gone.append(max(before, key=lambda id_: len(before[id_])))  # of several pieces
+    forgotten = forget(packed, gone)
+    after = packed_documents(packed)
+    assert after == {id_: pieces for id_, pieces in before.items() if id_ not in gone}
+    lost = sum(len(piece) for id_ in gone for piece in before[id_])
+    assert forgotten == {'documents': len(set(gone)), 'tokens': lost}
+    assert loader.load(packed, split='train').fingerprint != fingerprint
+    assert manifest.load(packed)['train']['rows'] < in_rows  # rows that became empty
+
+    once = contents(packed.data.path)
+    assert forget(packed, gone) == {'documents': 0, 'tokens': 0}
+    assert contents(packed.data.path) == once
+    assert prepare(packed).was_finished
+    rest = list(after)
+    for some in (rest[:50], rest[50:120]):
+        forget(packed, some)
+    assert packed_documents(packed) == {id_: after[id_] for id_ in rest[120:]}
+
+
+def test_tokens_of_packed_documents_are_those_of_their_texts(packed: ConfigDict, tmp_path: Path):
+    prepare(packed)
+    encoder = loader.load(packed, split='train').tokenizer
+    texts = (tmp_path / 'corpus.txt').read_text().rstrip('\n').split('\n\n')
+    found = packed_documents(packed).values()
+    whole = [[token for piece in pieces for token in piece[1:]] for pieces in found]  # each begins with bos
+    expected = {encoder.decode(encoder.encode(text).tolist()) for text in texts}
+    assert {encoder.decode(ids) for ids in whole} == expected
+
+
+def test_a_killed_run_leaves_packed_rows_as_they_were(packed: ConfigDict, monkeypatch):
+    prepare(packed)
+    before = contents(packed.data.path)
+    with monkeypatch.context() as patch:
+        patch.setattr('data.forgetting._forget_examples', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            forget(packed, list(packed_documents(packed))[:2])
+    assert prepare(packed).was_finished
+    assert contents(packed.data.path) == before

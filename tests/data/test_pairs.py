@@ -166,7 +166,7 @@ def test_processes_and_interruptions_leave_no_trace(
     assert contents(tmp_path / 'two') == contents(tmp_path / 'prepared')
 
     def interrupted(*job):
-        if job[1] == 3:
+        if job[0] == 3:
             raise KeyboardInterrupt
         return tokenise_part(*job)
 

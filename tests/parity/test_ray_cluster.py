@@ -3,49 +3,33 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.parity.preparations import begin, contents, write_topics
+
 pytest.importorskip('ray')
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory) -> Path:
     """Six parts of 2 MiB."""
-    from pydoc_data.topics import topics
-
     path = tmp_path_factory.mktemp('ray') / 'topics.txt'
-    text = '\n\n'.join(topics.values())
-    path.write_text((text + '\n\n') * (12_000_000 // len(text)), encoding='utf-8')
+    write_topics(path, 12_000_000)
     return path
 
 
 @pytest.fixture(scope='module')
 def whole(source) -> dict[str, bytes]:
     """What this machine's own processes write."""
-    process = begin(source, 'whole')
+    process = begin(source, source.parent / 'whole')
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 0, output
     return contents(source.parent / 'whole')
-
-
-def begin(source: Path, name: str, *more: str) -> subprocess.Popen:
-    flags = [f'--config.data.source={source}', f'--config.data.path={source.parent / name}', *more]
-    return subprocess.Popen(
-        [sys.executable, 'prepare.py', '--config=configs/quickstart.py:smoke', *flags],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    files = (path for path in directory.rglob('*') if path.is_file())
-    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
@@ -63,7 +47,7 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
 @pytest.mark.parametrize('workers', [1, 2])
 def test_a_killed_worker_loses_nothing(source, whole, workers):
     name = f'workers-{workers}'
-    process = begin(source, name, '--engine=ray', f'--config.data.num_workers={workers}')
+    process = begin(source, source.parent / name, '--engine=ray', f'--config.data.num_workers={workers}')
     parts, deadline = source.parent / name / 'parts', time.monotonic() + 120
     killed = []
     while not killed and time.monotonic() < deadline:
@@ -85,7 +69,7 @@ def test_a_mistake_is_told_as_without_ray(source):
     flags = ('--config.data.num_workers=1', '--config.data.cleaning.unicode=NFC')  # jobs clean, and meet it
     said = []
     for more in (flags, ('--engine=ray', *flags)):
-        process = begin(bad, 'bad', *more)
+        process = begin(bad, source.parent / 'bad', *more)
         said.append(process.communicate(timeout=200)[0].splitlines()[-1])
         assert process.returncode == 2
     assert said[0] == said[1]
