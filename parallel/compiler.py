@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 from jax.sharding import Mesh
 
@@ -13,6 +15,10 @@ OPTIONS: dict[str, dict[str, int]] = {
 
 
 def options(mesh: Mesh | None = None) -> dict[str, int]:
-    """Returns the compiler_options of jax.jit for the devices of a mesh, by default this process's."""
+    """Returns the compiler_options of jax.jit for the devices of a mesh, by default this process's.
+
+    What XLA_FLAGS say of an option goes before what is said here.
+    """
     devices = jax.devices() if mesh is None else mesh.devices.flat
-    return OPTIONS.get(devices[0].platform, {})
+    said = os.environ.get('XLA_FLAGS', '')
+    return {name: value for name, value in OPTIONS.get(devices[0].platform, {}).items() if name not in said}
