@@ -36,9 +36,9 @@ install: .venv/.installed
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: --no-binary=rouge-score -r requirements.lock
 	@touch $@
 
-.venv-newest/.installed: requirements.txt Makefile
-	$(NEWEST_PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt hypothesis pytest pytest-xdist
+.venv-newest/.installed: requirements.txt Makefile | install
+	.venv/bin/uv venv --quiet --clear --python $(NEWEST_PYTHON) .venv-newest
+	.venv/bin/uv pip install --quiet --python .venv-newest/bin/python -r requirements.txt hypothesis pytest pytest-xdist
 	@touch $@
 
 lock: install
@@ -54,7 +54,7 @@ demo: install
 # process, so that what a file's tests share is made once.
 SMOKE = $(addprefix tests/,parallel $(addprefix model/test_,transformer.py attention.py generation.py) \
     objectives/test_causal.py $(addprefix training/test_,checkpoint.py optimizer.py step.py streaming.py))
-PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
+PARALLEL = -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test: install
 	.venv/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)

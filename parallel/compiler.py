@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from jax.sharding import Mesh
 
 OPTIONS: dict[str, dict[str, int]] = {
@@ -12,5 +14,10 @@ OPTIONS: dict[str, dict[str, int]] = {
 
 
 def options(mesh: Mesh) -> dict[str, int]:
-    """Returns the compiler_options of jax.jit for the devices of a mesh."""
-    return OPTIONS.get(mesh.devices.flat[0].platform, {})
+    """Returns the compiler_options of jax.jit for the devices of a mesh.
+
+    What XLA_FLAGS say of an option goes before what is said here.
+    """
+    said = os.environ.get('XLA_FLAGS', '')
+    platform = mesh.devices.flat[0].platform
+    return {name: value for name, value in OPTIONS.get(platform, {}).items() if name not in said}

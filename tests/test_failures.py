@@ -34,7 +34,7 @@ def start(directory: Path, workdir: Path, processes: int, *more: str) -> subproc
         *('--config.eval_every=0', f'--config.num_steps={STEPS}', '--config.checkpoint_every=5'),
         *('--config.mesh.data=4', '--config.mesh.fsdp=2', *more),
     ]
-    flags = f'--xla_force_host_platform_device_count={8 // processes}'
+    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={8 // processes}'
     with workdir.with_suffix('.log').open('a') as log:
         return subprocess.Popen(
             command, cwd=ROOT, env=os.environ | {'XLA_FLAGS': flags}, stdout=log, stderr=subprocess.STDOUT

@@ -64,10 +64,11 @@ for name in names:
 
 
 def train(directory: Path, mesh: tuple[int, ...], *names: str) -> None:
+    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={np.prod(mesh)}'
     done = subprocess.run(
         [sys.executable, '-c', TRAIN, str(directory), json.dumps(mesh), ','.join(names)],
         cwd=ROOT,
-        env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={np.prod(mesh)}'},
+        env=os.environ | {'XLA_FLAGS': flags},
         capture_output=True,
         text=True,
         timeout=900,

@@ -62,7 +62,8 @@ def test_two_hosts_train_as_one(hosts, tmp_path):
 
     def run(name: str, devices: int, prefix: list[str], environment: dict[str, str]) -> subprocess.Popen:
         command = [*prefix, sys.executable, 'train.py', *flags, f'--workdir={tmp_path / name}']
-        environment |= {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+        xla_flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}'
+        environment |= {'XLA_FLAGS': xla_flags}
         with (tmp_path / f'{name}-{environment.get("JAX_PROCESS_ID")}.log').open('w') as log:
             return subprocess.Popen(
                 [*command, '--config.mesh.data=2', '--config.mesh.fsdp=2'],

@@ -37,6 +37,14 @@ def run(*command: str, status: int = 0, **environment: str) -> subprocess.Comple
     return done
 
 
+@pytest.fixture(scope='module', autouse=True)
+def compiled_as_for_users():
+    """Without the flags of tests/conftest.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('XLA_FLAGS')
+        yield
+
+
 @pytest.fixture(scope='module')
 def experiment(tmp_path_factory):
     """Flags of the shrunk quickstart on Python's own language reference, prepared."""

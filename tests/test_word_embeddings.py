@@ -76,7 +76,8 @@ def trained(directory) -> Path:
 
 
 def test_losses_agree_on_every_mesh(directory):
-    run('-c', TRAIN, directory, XLA_FLAGS='--xla_force_host_platform_device_count=8')
+    flags = os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8'
+    run('-c', TRAIN, directory, XLA_FLAGS=flags)
     for objective in ('sg', 'glove'):
         plain = losses(directory / f'{objective}-plain')
         assert plain[-1] < plain[0]

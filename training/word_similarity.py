@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from configs.errors import UserError, choose
 from data.word_vectors import WordVectors
@@ -141,8 +140,10 @@ def evaluate_similarity(vectors: WordVectors, path: Path) -> Agreement:
             left_out += 1
     if len(set(judged)) < 2:
         raise UserError(f'{path}: of {len(judged) + left_out} pairs {len(judged)} have known words; too few.')
+    from scipy.stats import rankdata  # takes as long to import as JAX, and training seldom needs it
+
     # Spearman's coefficient is Pearson's of the ranks, equals sharing their mean.
-    ranks = [stats.rankdata(values) for values in (judged, computed)]
+    ranks = [rankdata(values) for values in (judged, computed)]
     spearman, pearson = (float(np.corrcoef(values)[0, 1]) for values in (ranks, [judged, computed]))
     return Agreement(spearman, pearson, len(judged), left_out)
 

@@ -21,8 +21,7 @@ pytestmark = pytest.mark.slow
 def process():
     environment = os.environ | {
         'JAX_PLATFORMS': 'cpu',
-        # Programs this small run once: optimising them takes longer than running them.
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0',
+        'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8',
         'NPROC': '32',  # threads, as parallel.processes sets them
         'PYTHONPATH': str(ROOT),
     }

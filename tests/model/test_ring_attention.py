@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def found() -> dict:
     environment = os.environ | {
         'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0',
+        'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8',
         'NPROC': '32',  # threads, as parallel.processes sets them
         'PYTHONPATH': str(ROOT),
     }

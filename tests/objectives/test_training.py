@@ -61,10 +61,11 @@ for name, module in MODULES.items():
 
 def train(directory: Path, mesh: tuple[int, ...], parts: int) -> Path:
     """Trains one model for each objective, and returns where their runs are."""
+    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={np.prod(mesh)}'
     done = subprocess.run(
         [sys.executable, '-c', TRAIN, str(directory), json.dumps(mesh), str(parts)],
         cwd=ROOT,
-        env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={np.prod(mesh)}'},
+        env=os.environ | {'XLA_FLAGS': flags},
         capture_output=True,
         text=True,
         timeout=900,

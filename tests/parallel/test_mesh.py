@@ -56,7 +56,9 @@ print('all facts hold')
 
 
 def test_meshes_and_arrays_on_eight_devices():
-    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    environment = os.environ | {
+        'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8'
+    }
     done = subprocess.run(
         [sys.executable, '-c', PROGRAM],
         cwd=ROOT,

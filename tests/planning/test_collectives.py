@@ -127,7 +127,7 @@ print(json.dumps([dataclasses.asdict(t) for t in collectives.measure(hlo.parse(c
 
 def test_a_program_for_eight_devices_sends_what_it_must():
     environment = os.environ | {
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+        'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8',
         'JAX_PLATFORMS': 'cpu',
         'PYTHONPATH': str(ROOT),
     }

@@ -25,7 +25,7 @@ def plan(tmp_path):
         environment = os.environ | {
             'HOME': str(tmp_path),  # where plans are kept
             'JAX_PLATFORMS': 'cpu',
-            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+            'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}',
         }
         command = [sys.executable, 'plan.py', *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

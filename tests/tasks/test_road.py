@@ -92,7 +92,9 @@ def losses(workdir: Path) -> list[float]:
 
 
 def test_losses_and_scores_are_the_same_on_other_meshes(directory):
-    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    environment = os.environ | {
+        'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8'
+    }
     run('-c', TRAIN_MESHES, directory, env=environment)
     for task in ('sentiment', 'question_answering'):
         one, cut = directory / f'{task}-1', directory / f'{task}-2'
