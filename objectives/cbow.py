@@ -51,8 +51,7 @@ def loss(
         near_OBM / jnp.maximum(number_BM, 1.0), vectors('center_embedding', 'words_BM')
     )
     scores_BM = jnp.sum(means_BMD * vectors('context_embedding', 'words_BM'), axis=-1)
-    noise_BNSK = word_windows.product(
-        'bnsd,bnkd->bnsk',
+    noise_BNSK = word_windows.scores(
         word_windows.in_blocks(means_BMD, window),
         vectors('context_embedding', 'noise_BNK'),
         model,

@@ -49,8 +49,7 @@ def loss(
     contexts_BMD = word_windows.vectors(params, 'context_embedding', batch, 'words_BM')
     around_BNTD = word_windows.with_neighbours(contexts_BMD, window)
     noise_BNKD = word_windows.vectors(params, 'context_embedding', batch, 'noise_BNK')
-    scores = word_windows.product(  # neighbours and noise at once
-        'bnsd,bntd->bnst',
+    scores = word_windows.scores(  # of neighbours and noise at once
         word_windows.in_blocks(centers_BMD, window),
         jnp.concatenate([around_BNTD, noise_BNKD], axis=2),
         model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from training.step import make_train_step
 COUNTS = [(f'w{number}', 400 // (number + 1)) for number in range(300)]
 
 
-def train(objective: str, **changes):
+def train(objective: str, **changes: Any):
     """Returns the state and the metrics after three steps of the shrunk experiment."""
     config = word2vec.get_config('smoke')
     config.objective, config.sequence_length, config.batch_size = objective, 100, 4
@@ -44,7 +46,7 @@ def train(objective: str, **changes):
 @pytest.mark.parametrize('objective', ['skip_gram', 'cbow'])
 @pytest.mark.parametrize('optimizer', ['sgd', 'adagrad'])
 def test_rows_that_a_batch_looks_up_suffice(objective, optimizer, monkeypatch):
-    changes = {'optimizer.name': optimizer, 'optimizer.learning_rate': 0.5}
+    changes: Any = {'optimizer.name': optimizer, 'optimizer.learning_rate': 0.5}
     by_rows, metrics = train(objective, **changes)
     monkeypatch.setattr(table_rows, 'suffice', lambda *_: False)
     whole, expected = train(objective, **changes)
