@@ -93,6 +93,7 @@ def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, WordV
 
     import objectives
     from data import loader
+    from parallel import compiler
     from parallel import mesh as meshes
     from training import run, vectors
     from training import state as states
@@ -112,7 +113,9 @@ def train_lathe(config: ConfigDict, seed: int, words: int) -> tuple[float, WordV
     optimizer = make_optimizer(config)
     abstract = states.abstract_state(model, optimizer, mesh, seed=config.seed, ema=False)
     train_step = jax.jit(
-        make_train_step(model, objective, config, optimizer, make_schedule(config)), donate_argnums=0
+        make_train_step(model, objective, config, optimizer, make_schedule(config)),
+        donate_argnums=0,
+        compiler_options=compiler.options(mesh),
     )
     stream = batches(config, objective, mesh, data, data.initial_position())
     # Compiled on a state of its own, which is thrown away.

@@ -28,9 +28,11 @@ def get_config(size: str = 'skip_gram') -> ConfigDict:
     config.objective = 'cbow' if size == 'cbow' else 'skip_gram'
     # A place is one pair of CBOW, and about five of skip-gram.
     config.words.least_pairs = 4.0 if size == 'cbow' else 8.0
+    # A noise word meets the pairs of all places that share it: of CBOW's, half as many noise words suffice.
+    config.words.shared_negatives = 16 if size == 'cbow' else 32
     config.sequence_length = 4096
-    config.batch_size = 4
-    config.num_steps = 3300
+    config.batch_size = 2
+    config.num_steps = 6600
     config.optimizer.name = 'sgd'
     config.optimizer.learning_rate = 0.8  # over least_pairs: 0.1 for a pair of a rare word, 0.2 of CBOW's
     config.optimizer.schedule = 'linear'

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from objectives import word_windows
-from objectives.word_windows import lengths, make_batch
+from objectives.word_windows import LOOKUPS, lengths, make_batch
 
-__all__ = ['check', 'lengths', 'loss', 'make_batch', 'train_flops_per_row']
+__all__ = ['LOOKUPS', 'check', 'lengths', 'loss', 'make_batch', 'rescale', 'train_flops_per_row']
 
 
 def check(config: Any, model_config: Any, tokenizer: Any) -> None:
@@ -23,7 +23,8 @@ def check(config: Any, model_config: Any, tokenizer: Any) -> None:
 
 def train_flops_per_row(config: Any, model_config: Any, tokenizer: Any) -> int:
     """Returns the floating-point operations of a row's forward and backward passes."""
-    return word_windows.score_flops(config, tokenizer, model_config, products=1)
+    around = word_windows.block(config.words.window) + 2 * config.words.window
+    return word_windows.score_flops(config, tokenizer, model_config, columns=around)
 
 
 def loss(
@@ -32,7 +33,7 @@ def loss(
     """Returns the loss, summed over pairs of a word and a neighbour, their number, and no metrics.
 
     −log σ(u_j · v_i) of each pair, and negatives · −log σ(−u_k · v_i) of noise words k (Mikolov et al. 2013b,
-    eq. 4). Gradients are those of word_windows.at_word_rates.
+    eq. 4).
 
     Args:
       model: WordEmbeddings.
@@ -44,13 +45,11 @@ def loss(
     window = config.words.window
     mask_BNST = word_windows.pair_mask(batch, window)
     pairs_BNS = jnp.sum(mask_BNST, axis=-1)
-    params = word_windows.at_word_rates(params, batch, pairs_BNS, config)
-    centers_BMD = model.apply({'params': params}, batch['words_BM'])
-    contexts_BMD = model.apply({'params': params}, batch['words_BM'], method='contexts')
+    centers_BMD = word_windows.vectors(params, 'center_embedding', batch, 'words_BM')
+    contexts_BMD = word_windows.vectors(params, 'context_embedding', batch, 'words_BM')
     around_BNTD = word_windows.with_neighbours(contexts_BMD, window)
-    noise_BNKD = word_windows.noise_vectors(model, params, batch)
-    scores = word_windows.product(  # neighbours and noise at once
-        'bnsd,bntd->bnst',
+    noise_BNKD = word_windows.vectors(params, 'context_embedding', batch, 'noise_BNK')
+    scores = word_windows.scores(  # of neighbours and noise at once
         word_windows.in_blocks(centers_BMD, window),
         jnp.concatenate([around_BNTD, noise_BNKD], axis=2),
         model,
@@ -59,3 +58,9 @@ def loss(
     total = jnp.sum(jax.nn.softplus(-scores_BNST) * mask_BNST)
     total += config.words.negatives * word_windows.noise_loss(noise_BNSK, pairs_BNS)
     return total, jnp.sum(pairs_BNS), {}
+
+
+def rescale(gradients: Any, batch: dict[str, jax.Array], *, config: Any) -> Any:
+    """Returns the gradients of a whole batch at the rates of words (word_windows.at_word_rates)."""
+    pairs_BNS = jnp.sum(word_windows.pair_mask(batch, config.words.window), axis=-1)
+    return word_windows.at_word_rates(gradients, batch, pairs_BNS, config)

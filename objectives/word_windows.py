@@ -19,9 +19,15 @@ import numpy as np
 from configs.errors import UserError
 from data.word_tokenizer import WordTokenizer
 from model import families
+from model.lookup import lookup
 from objectives import cross_entropy
 
 BLOCK = 32  # places; more would share noise words among too many of them (docs/log.md)
+GUIDE = 1 << 20  # equal parts of 0 … 1
+LOOKUPS = {  # training/table_rows.py
+    'words_BM': ('center_embedding', 'context_embedding'),
+    'noise_BNK': ('context_embedding',),
+}
 NOISE_SHARE = 0.3  # of the pairs of a word with noise, in what its gradient is divided by
 
 
@@ -40,11 +46,6 @@ def check(objective: str, config: Any, model_config: Any, tokenizer: Any) -> Non
         )
     if keys.least_pairs <= 0:
         raise UserError(f'words.least_pairs={keys.least_pairs} must be above 0.')
-    if config.grad_accumulation > 1:
-        raise UserError(
-            f'objective={objective!r} divides by the pairs of each word in the batch, and so takes it whole; '
-            f'use grad_accumulation=1, not {config.grad_accumulation}, and a smaller batch_size.'
-        )
     total = int(tokenizer.counts.sum())
     if total <= keys.window:
         raise UserError(
@@ -76,19 +77,41 @@ def kept_share(tokenizer: WordTokenizer, subsample: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def noise_ends(tokenizer: WordTokenizer, power: float) -> np.ndarray:
-    """Returns the cumulative distribution [V] of noise words: counts to `power`, float64."""
-    weights = tokenizer.counts.astype(np.float64) ** power * (tokenizer.counts > 0)
-    return np.cumsum(weights) / weights.sum()
+def noise_ends(tokenizer: WordTokenizer, power: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the cumulative distribution [V] of noise words, counts to `power`, float64; and a guide.
+
+    The guide, int32 [GUIDE], has the first word that may be meant by a number from n / GUIDE on: it spares
+    `draw_noise` most of a binary search, whose steps wait for memory.
+    """
+    sums = np.cumsum(tokenizer.counts.astype(np.float64) ** power * (tokenizer.counts > 0))
+    ends = sums / sums[-1]
+    return ends, np.searchsorted(ends, np.arange(GUIDE) / GUIDE, side='right').astype(np.int32)
+
+
+def draw_noise(
+    rng: np.random.Generator, shape: tuple[int, ...], tokenizer: WordTokenizer, power: float
+) -> np.ndarray:
+    """Returns int32 ids of noise words."""
+    ends, guide = noise_ends(tokenizer, power)
+    drawn = rng.random(shape)
+    ids = guide[(drawn * GUIDE).astype(np.int32)]
+    while (later := ends[ids] <= drawn).any():
+        ids += later
+    return ids
+
+
+@lru_cache(maxsize=4)
+def expected_share(tokenizer: WordTokenizer, subsample: float) -> float:
+    """Returns the share of the text that is kept."""
+    return float(kept_share(tokenizer, subsample) @ tokenizer.counts) / int(tokenizer.counts.sum())
 
 
 def places(tokenizer: WordTokenizer, config: Any) -> int:
     """Returns M: room for a row after thinning, in whole blocks; a little more than is expected."""
     length = config.sequence_length
-    share = kept_share(tokenizer, config.words.subsample)
-    expected = length * float(share @ tokenizer.counts) / tokenizer.counts.sum()
+    expected = length * expected_share(tokenizer, config.words.subsample)
     needed = min(length, int(1.03 * expected + np.sqrt(length)))
-    return families.round_up(needed, _block(config.words.window))
+    return families.round_up(needed, block(config.words.window))
 
 
 def make_batch(
@@ -109,12 +132,12 @@ def make_batch(
       noise_BNK, ids of noise words for each block of places.
     """
     keys, size = config.words, places(tokenizer, config)
-    share, ends = kept_share(tokenizer, keys.subsample), noise_ends(tokenizer, keys.noise_power)
+    share = kept_share(tokenizer, keys.subsample)
     count, length = len(rows_RT), config.sequence_length
     batch: dict[str, np.ndarray] = {
         name: np.zeros((count, size), np.int32) for name in ('words_BM', 'documents_BM', 'windows_BM')
     }
-    blocks = size // _block(keys.window)
+    blocks = size // block(keys.window)
     batch['noise_BNK'] = np.zeros((count, blocks, keys.shared_negatives), np.int32)
     ids_RL = rows_RT[:, :length]
     documents_RL = np.cumsum(ids_RL == tokenizer.bos_id, axis=1, dtype=np.int32) + 1
@@ -124,8 +147,8 @@ def make_batch(
         batch['words_BM'][row, : len(kept)] = ids_RL[row, kept]
         batch['documents_BM'][row, : len(kept)] = documents_RL[row, kept]
         batch['windows_BM'][row] = rng.integers(1, keys.window + 1, size)
-        drawn = rng.random(batch['noise_BNK'].shape[1:])
-        batch['noise_BNK'][row] = np.searchsorted(ends, drawn, side='right')
+        shape = batch['noise_BNK'].shape[1:]
+        batch['noise_BNK'][row] = draw_noise(rng, shape, tokenizer, keys.noise_power)
     return batch
 
 
@@ -134,27 +157,30 @@ def lengths(config: Any) -> cross_entropy.Lengths:
     return cross_entropy.Lengths(config.sequence_length)
 
 
-def score_flops(config: Any, tokenizer: WordTokenizer, model_config: Any, *, products: int) -> int:
+def score_flops(config: Any, tokenizer: WordTokenizer, model_config: Any, columns: int) -> int:
     """Returns the floating-point operations of a row, forward and backward.
 
-    `products` matrix products of every block with its window, and one with its noise.
+    `columns`: what a place is multiplied by, besides its block's noise.
     """
-    block = _block(config.words.window)
-    columns = products * (block + 2 * config.words.window) + config.words.shared_negatives
+    columns += config.words.shared_negatives
     return 6 * places(tokenizer, config) * columns * model_config.embed_dim
+
+
+def block(window: int) -> int:
+    """Returns S."""
+    return max(BLOCK, 2 * window)
 
 
 def in_blocks(x_BM: jax.Array, window: int) -> jax.Array:
     """Returns [B, N, S, …] of [B, M, …]."""
-    block = _block(window)
-    return x_BM.reshape(x_BM.shape[0], -1, block, *x_BM.shape[2:])
+    return x_BM.reshape(x_BM.shape[0], -1, block(window), *x_BM.shape[2:])
 
 
 def with_neighbours(x_BM: jax.Array, window: int) -> jax.Array:
     """Returns [B, N, S + 2 W, …]: blocks of [B, M, …] and `window` places on either side, 0 at the ends."""
-    block, rest = _block(window), [(0, 0)] * (x_BM.ndim - 2)
-    x = jnp.pad(x_BM, [(0, 0), (window, block - window), *rest])
-    x = x.reshape(x.shape[0], -1, block, *x.shape[2:])  # N + 1 blocks, shifted by the window
+    size, rest = block(window), [(0, 0)] * (x_BM.ndim - 2)
+    x = jnp.pad(x_BM, [(0, 0), (window, size - window), *rest])
+    x = x.reshape(x.shape[0], -1, size, *x.shape[2:])  # N + 1 blocks, shifted by the window
     return jnp.concatenate([x[:, :-1], x[:, 1:, : 2 * window]], axis=2)
 
 
@@ -163,15 +189,16 @@ def pair_mask(batch: dict[str, jax.Array], window: int) -> jax.Array:
     documents_BNS = in_blocks(batch['documents_BM'], window)[..., None]
     around_BNT = with_neighbours(batch['documents_BM'], window)[:, :, None]
     radius_BNS = in_blocks(batch['windows_BM'], window)[..., None]
-    block = _block(window)
-    distance_ST = jnp.abs(jnp.arange(block + 2 * window) - window - jnp.arange(block)[:, None])
+    size = block(window)
+    distance_ST = jnp.abs(jnp.arange(size + 2 * window) - window - jnp.arange(size)[:, None])
     near = (distance_ST > 0) & (distance_ST <= radius_BNS)
     return (near & (documents_BNS == around_BNT) & (documents_BNS > 0)).astype(jnp.float32)
 
 
-def noise_vectors(model: Any, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    """Returns the context vectors of each block's noise words, float32 [B, N, K, D]."""
-    return model.apply({'params': params}, batch['noise_BNK'], method='contexts')
+def vectors(params: Any, table: str, batch: dict[str, jax.Array], entry: str) -> jax.Array:
+    """Returns the vectors that a table has for an entry of a batch, ids of words: float32 [*ids.shape, D]."""
+    found = params[table]
+    return found[entry] if isinstance(found, dict) else lookup(found, batch[entry], 'vocab')
 
 
 def noise_loss(scores_BNSK: jax.Array, weights_BNS: jax.Array) -> jax.Array:
@@ -185,9 +212,9 @@ def noise_loss(scores_BNSK: jax.Array, weights_BNS: jax.Array) -> jax.Array:
 
 
 def at_word_rates(
-    params: Any, batch: dict[str, jax.Array], pairs_BNS: jax.Array, config: Any
+    gradients: dict[str, jax.Array], batch: dict[str, jax.Array], pairs_BNS: jax.Array, config: Any
 ) -> dict[str, jax.Array]:
-    """Returns the parameters, with gradients that make each word move by the mean over its own pairs.
+    """Returns the gradients of a whole batch such that each word moves by the mean over its own pairs.
 
     The step divides a gradient by the number of all pairs; here it is multiplied by that, and divided by how
     many pairs the word itself has in the batch, or by words.least_pairs if it has fewer. So a rare word moves
@@ -199,36 +226,47 @@ def at_word_rates(
         counts NOISE_SHARE of them, since most are told apart already and have hardly a gradient.
     """
     keys = config.words
-    pairs_BNS = jax.lax.stop_gradient(pairs_BNS)
     noise_BN = jnp.sum(pairs_BNS, axis=-1) * (NOISE_SHARE * keys.negatives / keys.shared_negatives)
-    noise_BNK = jnp.broadcast_to(noise_BN[..., None], batch['noise_BNK'].shape)
-    zeros_V = jnp.zeros(params['center_embedding'].shape[0])
-    centers_V = zeros_V.at[batch['words_BM'].ravel()].add(pairs_BNS.ravel())
-    contexts_V = centers_V.at[batch['noise_BNK'].ravel()].add(noise_BNK.ravel())
-    total = jnp.sum(pairs_BNS)
-    return {
-        name: _with_rates(params[name], total / jnp.maximum(counts_V, keys.least_pairs))
-        for name, counts_V in (('center_embedding', centers_V), ('context_embedding', contexts_V))
+    pairs = {
+        'words_BM': pairs_BNS.reshape(batch['words_BM'].shape),
+        'noise_BNK': jnp.broadcast_to(noise_BN[..., None], batch['noise_BNK'].shape),
     }
+    total = jnp.sum(pairs_BNS)
+
+    def rated(table: str, gradient_VD: jax.Array) -> jax.Array:
+        counts_V = jnp.zeros(len(gradient_VD))
+        for entry, tables in LOOKUPS.items():
+            if table in tables:
+                counts_V = counts_V.at[batch[entry].ravel()].add(pairs[entry].ravel())
+        return gradient_VD * (total / jnp.maximum(counts_V, keys.least_pairs))[:, None]
+
+    return {table: rated(table, gradient_VD) for table, gradient_VD in gradients.items()}
+
+
+def scores(x_BNSD: jax.Array, y_BNTD: jax.Array, model: Any) -> jax.Array:
+    """Returns x · y of every two rows of a block, in the compute dtype with float32 sums: [B, N, S, T]."""
+    dtype = model.config.compute_dtype
+    return _scores(x_BNSD.astype(dtype), y_BNTD.astype(dtype))
 
 
 @jax.custom_vjp
-def _with_rates(table_VD: jax.Array, rates_V: jax.Array) -> jax.Array:
-    """Returns the table, whose gradient is multiplied by a rate for each row."""
-    return table_VD
+def _scores(x_BNSD: jax.Array, y_BNTD: jax.Array) -> jax.Array:
+    return _product('bnsd,bntd->bnst', x_BNSD, y_BNTD)
 
 
-_with_rates.defvjp(
-    lambda table_VD, rates_V: (table_VD, rates_V),
-    lambda rates_V, gradient_VD: (gradient_VD * rates_V[:, None], None),
-)
+def _by_rows(rows: tuple[jax.Array, jax.Array], by_scores_BNST: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_BNSD, y_BNTD = rows
+    by_scores_BNST = by_scores_BNST.astype(x_BNSD.dtype)
+    # A product that sums over the first axis of both takes XLA's CPU back end twice as long as a transposed
+    # copy and a plain product; without the barrier it would put them together again.
+    by_scores_BNTS = jax.lax.optimization_barrier(jnp.swapaxes(by_scores_BNST, -1, -2))
+    by_x_BNSD = _product('bnst,bntd->bnsd', by_scores_BNST, y_BNTD)
+    by_y_BNTD = _product('bnts,bnsd->bntd', by_scores_BNTS, x_BNSD)
+    return by_x_BNSD.astype(x_BNSD.dtype), by_y_BNTD.astype(y_BNTD.dtype)
 
 
-def product(subscripts: str, x: jax.Array, y: jax.Array, model: Any) -> jax.Array:
-    """Returns an einsum of float32 arrays in the compute dtype, summed in float32."""
-    dtype = model.config.compute_dtype
-    return jnp.einsum(subscripts, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
+_scores.defvjp(lambda x, y: (_scores(x, y), (x, y)), _by_rows)
 
 
-def _block(window: int) -> int:
-    return max(BLOCK, 2 * window)
+def _product(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)

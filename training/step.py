@@ -13,7 +13,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from training import freezing
+from training import freezing, table_rows
 from training.optimizer import parameter_name
 from training.state import TrainState
 
@@ -41,7 +41,26 @@ def make_train_step(
             "gradient_dtype='bfloat16' rounds kernels, as a model that computes in bfloat16 does anyway: set "
             "compute_dtype='bfloat16', or leave gradient_dtype='float32'."
         )
+    whole = _make_step(model, objective, config, optimizer, schedule)
+    if not hasattr(objective, 'LOOKUPS'):
+        return whole
+    on_rows = _make_step(model, table_rows.objective_on_rows(objective), config, optimizer, schedule)
 
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if table_rows.suffice(objective, config, state):
+            return table_rows.step(on_rows, objective.LOOKUPS, optimizer, state, batch)
+        return whole(state, batch)
+
+    return train_step
+
+
+def _make_step(
+    model: nn.Module,
+    objective: Any,
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     def loss_sums(learnt: Any, frozen: Any, part: Batch, key: jax.Array | None):
         params = freezing.join(learnt, frozen)
         loss, weight, sums = objective.loss(model, params, part, config=config, dropout_key=key)
@@ -65,6 +84,8 @@ def make_train_step(
         if getattr(model.config, 'dropout_rate', 0.0) > 0:  # word vectors have none
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         grads, sums = accumulate(state, batch, key)
+        if hasattr(objective, 'rescale'):
+            grads = objective.rescale(grads, batch, config=config)
         weight = jnp.maximum(sums.pop('weight'), 1e-8)
         metrics = {name: value / weight for name, value in sums.items() if name != 'nll'}
 

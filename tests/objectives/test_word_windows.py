@@ -92,7 +92,6 @@ def test_the_loss_is_that_of_loops(config, tokenizer, rows, objective, window):
 def test_shared_noise_has_the_gradient_of_noise_of_ones_own_on_average(config, tokenizer, rows):
     """Σ over draws of shared noise comes to the exact expectation over the noise distribution."""
     config.words.shared_negatives = 4000
-    config.words.least_pairs = 1e9  # one rate for all words, undone below
     model, params = parameters(config, tokenizer)
     batch = skip_gram.make_batch(rows, tokenizer=tokenizer, config=config, seeds_R=SEEDS)
     found = jax.grad(lambda params: skip_gram.loss(model, params, batch, config=config)[0])(params)
@@ -102,9 +101,7 @@ def test_shared_noise_has_the_gradient_of_noise_of_ones_own_on_average(config, t
     weights = counts / counts.sum() * len(counts)
 
     def exact(params):
-        positive, weight, _ = skip_gram.loss(model, params, batch, config=_without_noise(config))
-        # Undoes the rate of the gradient, not the value, which nothing here reads.
-        positive *= config.words.least_pairs / weight
+        positive = skip_gram.loss(model, params, batch, config=_without_noise(config))[0]
         vectors = model.apply({'params': params}, batch['words_BM'])
         pairs = word_windows.pair_mask(batch, config.words.window).sum(-1).reshape(2, -1)
         noise = model.apply({'params': params}, everything['noise_BNK'], method='contexts')[0, 0]
@@ -112,8 +109,6 @@ def test_shared_noise_has_the_gradient_of_noise_of_ones_own_on_average(config, t
         return positive + config.words.negatives * (losses * pairs).sum()
 
     expected = jax.grad(exact)(params)
-    rate = config.words.least_pairs / skip_gram.loss(model, params, batch, config=config)[1]
-    found = jax.tree.map(lambda gradient: gradient * rate, found)
     for name in params:
         error = (
             np.abs(np.asarray(found[name] - expected[name])).max() / np.abs(np.asarray(expected[name])).max()
@@ -201,19 +196,27 @@ def test_a_tokenizer_without_counts_is_refused(config):
         cbow.check(config, resolve(config, vocab_size=5), object())
 
 
-def test_a_word_moves_by_the_mean_over_its_pairs(config, tokenizer, rows):
+@pytest.mark.parametrize('objective', [skip_gram, cbow])
+def test_a_word_moves_by_the_mean_over_its_pairs(config, tokenizer, rows, objective):
     """Gradients of a batch, divided by its pairs as the step does, against sums over each word's own."""
     config.words.negatives, config.words.least_pairs = 1, 16.0
     model, params = parameters(config, tokenizer)
-    batch = skip_gram.make_batch(rows, tokenizer=tokenizer, config=config, seeds_R=SEEDS)
-    grad = lambda: jax.grad(lambda p: skip_gram.loss(model, p, batch, config=config)[0])(params)  # noqa: E731
-    weight = float(skip_gram.loss(model, params, batch, config=config)[1])
-    rated = np.asarray(grad()['center_embedding'])[3:43] / weight
-    config.words.least_pairs = 1e9
-    sums = np.asarray(grad()['center_embedding'])[3:43] * (1e9 / weight)
+    batch = objective.make_batch(rows, tokenizer=tokenizer, config=config, seeds_R=SEEDS)
+    weight = objective.loss(model, params, batch, config=config)[1]
+    sums = jax.grad(lambda params: objective.loss(model, params, batch, config=config)[0])(params)
+    rated = objective.rescale(sums, batch, config=config)['center_embedding'][3:43] / weight
     pairs = np.zeros(40)
     for row in range(2):
         for at, word in enumerate(batch['words_BM'][row]):
-            pairs[word - 3] += len(neighbours(batch, row, at))
-    assert pairs.min() < 16 < pairs.max()
-    np.testing.assert_allclose(rated, sums / np.maximum(pairs, 16)[:, None], rtol=1e-4, atol=1e-6)  # float32
+            met = len(neighbours(batch, row, at))
+            pairs[word - 3] += met if objective is skip_gram else met > 0
+    assert pairs.min() < 16
+    expected = sums['center_embedding'][3:43] / np.maximum(pairs, 16)[:, None]
+    np.testing.assert_allclose(rated, expected, rtol=1e-4, atol=1e-6)  # float32
+
+
+def test_noise_is_what_a_search_of_the_distribution_finds(tokenizer):
+    ends, _ = word_windows.noise_ends(tokenizer, 0.75)
+    drawn = word_windows.draw_noise(np.random.default_rng(5), (10_000,), tokenizer, 0.75)
+    expected = np.searchsorted(ends, np.random.default_rng(5).random(10_000), side='right')
+    np.testing.assert_array_equal(drawn, expected)
