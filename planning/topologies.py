@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import re
+from importlib import metadata
 from typing import Any
 
 from configs.errors import UserError, did_you_mean
@@ -48,6 +49,7 @@ class Topology:
                 f'--topology={self.name} needs the compiler in libtpu, which is not installed: pip install '
                 '-r requirements-tpu.txt.'
             ) from error
+        _check_version()
         from jax.experimental import topologies
 
         options: dict[str, Any] = {}
@@ -59,6 +61,17 @@ class Topology:
             topologies.get_topology_desc(
                 platform='tpu', topology_name=f'{self.version}:{"x".join(map(str, self.sides))}', **options
             ).devices
+        )
+
+
+def _check_version() -> None:
+    """Raises UserError for a libtpu of another JAX, which may compile steps that JAX then cannot read."""
+    required = next((each for each in metadata.requires('jax') or () if each.startswith('libtpu==')), '')
+    wanted = re.match(r'libtpu==([\d.]+\d)', required)
+    found, jax = metadata.version('libtpu'), metadata.version('jax')
+    if wanted and not f'{found}.'.startswith(f'{wanted[1]}.'):
+        raise UserError(
+            f'libtpu {found} is not the one of jax {jax}, {wanted[1]}: pip install -r requirements-tpu.txt.'
         )
 
 
