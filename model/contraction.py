@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
+from parallel import rules
 from parallel.collectives import gather, sum_into_shards
 
 BITS = jnp.uint16
@@ -86,7 +88,8 @@ def _contract_bits(x: jax.Array, kernel: jax.Array, inputs: int, transposed: boo
 def _primal(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool, axes: Axes | None) -> jax.Array:
     leading = x.ndim - inputs
     kernel_axes = range(kernel.ndim - inputs, kernel.ndim) if transposed else range(inputs)
-    return _product(x, _gathered(kernel, x.dtype, axes), range(leading, x.ndim), kernel_axes)
+    sent = _sent(x.dtype, axes, kernel_axes)
+    return _product(x, _gathered(kernel, x.dtype, axes), range(leading, x.ndim), kernel_axes, sent)
 
 
 _contract = jax.custom_vjp(_primal, nondiff_argnums=(2, 3, 4))
@@ -112,7 +115,8 @@ def _backward(inputs, transposed, axes, residuals, gradient):
         kernel_axes = range(outputs) if transposed else range(inputs, kernel.ndim)
         leading = gradient.ndim - outputs
         gathered = _gathered(kernel, gradient.dtype, axes)
-        by_x = _product(gradient, gathered, range(leading, gradient.ndim), kernel_axes)
+        sent = _sent(gradient.dtype, axes, kernel_axes)
+        by_x = _product(gradient, gathered, range(leading, gradient.ndim), kernel_axes, sent)
         by_x = by_x.astype(gradient.dtype)
     if x is not None:
         leading = x.ndim - inputs
@@ -147,11 +151,20 @@ def _by_kernel(x, gradient, leading, transposed):
 _contract.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _product(a: jax.Array, b: jax.Array, a_axes: range, b_axes: range) -> jax.Array:
-    """Contracts axes of a with axes of b, summing in float32."""
+def _product(
+    a: jax.Array, b: jax.Array, a_axes: range, b_axes: range, sent: DTypeLike = jnp.float32
+) -> jax.Array:
+    """Contracts axes of a with axes of b, summing in float32, but over devices in the dtype `sent`."""
     dimensions = ((tuple(a_axes), tuple(b_axes)), ((), ()))
     a, b = whole(a), whole(b)
-    return whole(jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32))
+    product = whole(jax.lax.dot_general(a, b, dimensions, preferred_element_type=sent))
+    return product.astype(jnp.float32)
+
+
+def _sent(dtype: DTypeLike, axes: Axes | None, contracted: range) -> DTypeLike:
+    """Returns the dtype in which devices that have parts of the contracted axes send each other theirs."""
+    shared = axes is not None and any(rules.num_shards(rules.at_use(axes[axis])) > 1 for axis in contracted)
+    return dtype if shared else jnp.float32
 
 
 def whole(x: jax.Array) -> jax.Array:

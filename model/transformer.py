@@ -312,8 +312,9 @@ class Block(nn.Module):
             """Returns x + branch(norm(x)), or norm(x + branch(x)) where norms come last."""
             norm = Norm(config, name=f'{name}_norm')
             before, after = (norm, lambda x: x) if config.norm_order == 'pre' else (lambda x: x, norm)
-            x_BLD = after(x_BLD + dropout(branch(before(x_BLD))))
-            return constrain(x_BLD, 'batch', 'length', 'activation_embed')
+            whole_BLD = constrain(before(x_BLD), 'batch', 'length', 'activation_embed')
+            y_BLD = constrain(branch(whole_BLD), 'batch', 'residual_length', 'activation_embed')
+            return constrain(after(x_BLD + dropout(y_BLD)), 'batch', 'residual_length', 'activation_embed')
 
         def attention(x_BLD: jax.Array) -> jax.Array:
             nonlocal cache

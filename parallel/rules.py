@@ -35,9 +35,11 @@ LOGICAL_RULES: tuple[tuple[str, MeshAxes], ...] = (
     ('mlp', 'tensor'),
     ('vocab', 'tensor'),
     # Activations: sequences over `data` and `fsdp`, positions over `context`. Each device holds
-    # the queries of its positions and gathers the keys and values of all (`key_length`).
+    # the queries of its positions and gathers the keys and values of all (`key_length`). Between blocks,
+    # where nothing is cut by heads or hidden units, `tensor` cuts positions too (Korthikanti et al. 2022).
     ('batch', ('data', 'fsdp')),
     ('length', 'context'),
+    ('residual_length', ('context', 'tensor')),
     ('key_length', None),
     ('activation_embed', None),
     ('activation_heads', 'tensor'),

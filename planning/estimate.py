@@ -88,9 +88,9 @@ def _memory(layout: Layout, work: Work) -> float:
     heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim / t
     hidden = (2 if model.gated_mlp else 1) * model.mlp_dim / t
     saved = {
-        'full': model.embed_dim,
-        'dots': 2 * model.embed_dim + heads + hidden,
-        'none': 5 * model.embed_dim + 2 * heads + 2 * hidden,
+        'full': model.embed_dim / t,
+        'dots': 2 * model.embed_dim / t + heads + hidden,
+        'none': 5 * model.embed_dim / t + 2 * heads + 2 * hidden,
     }[layout.remat]
     layers = model.num_layers + model.encoder_layers
     of_layer = (work.num_params - 2 * model.vocab_size * model.embed_dim) / layers / t

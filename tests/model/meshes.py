@@ -92,8 +92,16 @@ def run(family: str, shape: tuple[int, ...]) -> dict:
         prompts, key = [[5, 6, 7], [8]], jax.random.key(2)
         decoding = Decoding(max_new_tokens=4, temperature=0)
         text = generate(model, params, prompts, decoding, key=key, eos_id=2, pad_id=0)
+        hidden = jax.jit(lambda *inputs: model.apply(*inputs, output='hidden'))(
+            {'params': params}, batch['tokens_BL']
+        )
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
-    return {'loss': float(value), 'gradient': flat.tolist(), 'text': text.tolist()}
+    return {
+        'loss': float(value),
+        'gradient': flat.tolist(),
+        'text': text.tolist(),
+        'hidden': [*hidden.shape, *hidden.addressable_shards[0].data.shape],
+    }
 
 
 if __name__ == '__main__':

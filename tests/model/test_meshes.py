@@ -48,6 +48,11 @@ def test_losses_gradients_and_text_are_the_same_on_every_mesh(lines, family, mes
         assert other['text'] == single['text']
 
 
+def test_hidden_states_between_blocks_are_cut_by_positions_over_tensor_too(lines):
+    found = [line['hidden'] for line in lines if line.get('shape') == [2, 2, 2, 1]]
+    assert found == [[8, 16, 32, 8 // 4, 16 // 2, 32]]
+
+
 def test_splash_equals_xla_when_heads_and_positions_are_cut_up(lines):
     errors = [line['splash_error'] for line in lines if 'splash_error' in line]  # in order, and placed
     assert len(errors) == 2
