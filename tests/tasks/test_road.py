@@ -109,10 +109,12 @@ def test_losses_and_scores_are_the_same_on_other_meshes(directory):
 def teacher(directory) -> Path:
     """A run that has learnt opinions."""
     workdir = directory / 'teacher'
+    # Long enough that the code's speed counts, not the compiler's: without the flags of tests/conftest.py.
+    environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
     run(
         'train.py', '--config=configs/finetune.py:sentiment:mini', f'--workdir={workdir}', *SMALL,
         f'--config.task.source={directory / "sentiment.jsonl"}', '--config.task.epochs=40',
-        '--config.data.eval_fraction=0.3', '--config.eval_every=40',
+        '--config.data.eval_fraction=0.3', '--config.eval_every=40', env=environment,
     )  # fmt: skip
     return workdir
 
