@@ -92,6 +92,7 @@ def read_runs(pattern: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[st
       pattern: of directories that train.py made, such as 'runs/*'.
     """
     found: list[tuple[float, float, float, str]] = []
+    alike: dict[str, str] = {}  # what decides which losses can be compared, of the first run
     for name in sorted(glob.glob(pattern)):
         directory = Path(name)
         if not (directory / 'metrics.jsonl').exists() or not (directory / 'config.json').exists():
@@ -104,8 +105,15 @@ def read_runs(pattern: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[st
                 last |= record
         if last.get('eval/loss') is None or last.get('tokens_seen') is None:
             continue
-        vocab_size = load_tokenizer(directory / 'tokenizer').vocab_size
-        model = families.resolve(config, vocab_size=vocab_size, platform='cpu')
+        tokenizer = load_tokenizer(directory / 'tokenizer')
+        own = {'tokenizer': tokenizer.fingerprint, 'objective': config.objective}
+        for key, value in own.items():
+            if alike.setdefault(key, value) != value:
+                raise UserError(
+                    f'--runs={pattern}: {found[0][-1]} and {name} differ in their {key}, and so their losses '
+                    'cannot be compared; choose runs of one.'
+                )
+        model = families.resolve(config, vocab_size=tokenizer.vocab_size, platform='cpu')
         found.append((flops.count_parameters(model), last['tokens_seen'], last['eval/loss'], name))
     if not found:
         raise UserError(

@@ -9,6 +9,7 @@ import pytest
 
 from configs import experiment, llama
 from configs.errors import UserError
+from data import sentencepiece_tokenizer
 from planning import sizing
 from planning.scaling_law import PUBLISHED, Law, fit
 
@@ -72,22 +73,32 @@ def test_shapes_have_about_the_size_that_was_asked_for():
         assert width == shape['num_heads'] * 128
 
 
-def test_finished_runs_are_read(tmp_path, monkeypatch):
+def save_run(directory, *, steps=30, text='one two three four'):
+    """Writes what train.py leaves of a run of 30 steps that did so many; returns its vocabulary's size."""
+    config = llama.get_config('smoke')
+    directory.mkdir()
+    experiment.save(config, directory / 'config.json')
+    lines = [{'step': step, 'tokens_seen': step * 512, 'loss': 3.0} for step in range(1, steps + 1)]
+    lines.append({'step': steps, 'eval/loss': 2.5})
+    (directory / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    tokenizer = sentencepiece_tokenizer.train([text], kind='bpe', vocab_size=512, at_most=True)
+    tokenizer.save(directory / 'tokenizer')
+    return tokenizer.vocab_size
+
+
+def test_finished_runs_are_read(tmp_path):
     """Sizes from the resolved model, tokens and loss from the last line; unfinished runs are left out."""
-
-    class Tokenizer:
-        vocab_size = 512
-
-    monkeypatch.setattr(sizing, 'load_tokenizer', lambda _: Tokenizer)
-    for name, steps in (('done', 30), ('cut', 20)):
-        config = llama.get_config('smoke')
-        directory = tmp_path / name
-        directory.mkdir()
-        experiment.save(config, directory / 'config.json')
-        lines = [{'step': step, 'tokens_seen': step * 512, 'loss': 3.0} for step in range(1, steps + 1)]
-        lines.append({'step': steps, 'eval/loss': 2.5})
-        (directory / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    vocab_size = save_run(tmp_path / 'done')
+    save_run(tmp_path / 'cut', steps=20)
     params, tokens, losses, names = sizing.read_runs(str(tmp_path / '*'))
     assert (tokens.tolist(), losses.tolist()) == ([30 * 512], [2.5])
-    assert params.tolist() == [164_160]
+    rows = -(-vocab_size // 128) * 128  # of two tables of width 64
+    assert params.tolist() == [164_160 - 2 * 64 * (512 - rows)]
     assert names == [str(tmp_path / 'done')]
+
+
+def test_runs_whose_losses_cannot_be_compared_are_refused(tmp_path):
+    save_run(tmp_path / 'a')
+    save_run(tmp_path / 'b', text='five six seven eight')
+    with pytest.raises(UserError, match='differ in their tokenizer'):
+        sizing.read_runs(str(tmp_path / '*'))
