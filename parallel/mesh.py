@@ -24,7 +24,8 @@ ROW_SPEC = P(('data', 'fsdp'))  # of what is kept per row of the batch
 def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """Lays devices (None: all) out as `data` × `fsdp` × `tensor` × `context`; one -1 takes what remains.
 
-    Raises UserError when the axes do not multiply to the number of devices.
+    Of several slices of TPUs, which a slower network joins, `data` lies over them outermost. Raises UserError
+    when the axes do not multiply to the number of devices.
     """
     sizes = {axis: shape[axis] for axis in AXES}
     devices = jax.devices() if devices is None else devices
@@ -40,10 +41,32 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
         )
     if open_axes:
         sizes[open_axes[0]] = count // known
-    layout = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
+    slices = num_slices(devices)
+    if sizes['data'] % slices:
+        raise UserError(
+            f'mesh {text} lies over {slices} slices, and only data can go over the network between them; '
+            f'make data a multiple of {slices}.'
+        )
+    layout = _lay_out(sizes, devices, slices)
     mesh = Mesh(layout, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     rings.register(mesh)
     return mesh
+
+
+def num_slices(devices: Sequence[Any]) -> int:
+    """Returns how many slices of TPUs the devices are of; of others 1."""
+    return len({getattr(device, 'slice_index', None) or 0 for device in devices})
+
+
+def _lay_out(sizes: Mapping[str, int], devices: Sequence[Any], slices: int) -> np.ndarray:
+    if slices == 1:
+        shape = tuple(sizes.values())
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    within = {axis: size // slices if axis == 'data' else size for axis, size in sizes.items()}
+    between = [slices if axis == 'data' else 1 for axis in sizes]
+    return mesh_utils.create_hybrid_device_mesh(
+        tuple(within.values()), between, devices, allow_split_physical_axes=True
+    )
 
 
 def check_batch(mesh: Mesh, config: ConfigDict) -> None:

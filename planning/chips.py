@@ -22,6 +22,7 @@ class Chip:
     dimensions: int  # of the torus; each gives a device two links. 0: all devices behind one switch
     per_chip: int = 1  # devices on what is sold, and priced, as a chip
     source: str = ''
+    network_bandwidth: float = 0.0  # bytes a second, of a device to other slices; 0: not published
 
     def axis_bandwidth(self, rings: int) -> float:
         """Returns the bytes a second that a device can send along a mesh axis of so many torus dimensions."""
@@ -30,13 +31,42 @@ class Chip:
 
 # Memory: what the compiler of libtpu 0.0.42 lets a program use, as it says when it refuses a larger one. The
 # rest: cloud.google.com/tpu/docs, the system page of each version. It gives the interconnect in Gb/s of all
-# links in both directions: v4 2,400, v5e 1,600, v5p 4,800, v6e 3,200, Ironwood 9,600.
+# links in both directions: v4 2,400, v5e 1,600, v5p 4,800, v6e 3,200, Ironwood 9,600. The network between
+# slices: the same pages' 6.4 and 25.6 Tb/s for the 256 chips of v5e and v6e; of v5p Austin et al. 2025, "How
+# to Scale Your Model", part 5.
 GOOGLE = 'cloud.google.com/tpu/docs/{}; memory: libtpu 0.0.42'
 CHIPS = {
     'v4': Chip('TPU v4', 275e12, int(30.75 * GIB), 1228e9, 50e9, 3, source=GOOGLE.format('v4')),
-    'v5e': Chip('TPU v5e', 197e12, int(15.75 * GIB), 819e9, 50e9, 2, source=GOOGLE.format('v5e')),
-    'v5p': Chip('TPU v5p', 459e12, int(95.74 * GIB), 2765e9, 100e9, 3, source=GOOGLE.format('v5p')),
-    'v6e': Chip('TPU v6e', 918e12, int(31.25 * GIB), 1640e9, 100e9, 2, source=GOOGLE.format('v6e')),
+    'v5e': Chip(
+        'TPU v5e',
+        197e12,
+        int(15.75 * GIB),
+        819e9,
+        50e9,
+        2,
+        source=GOOGLE.format('v5e'),
+        network_bandwidth=6.4e12 / 8 / 256,
+    ),
+    'v5p': Chip(
+        'TPU v5p',
+        459e12,
+        int(95.74 * GIB),
+        2765e9,
+        100e9,
+        3,
+        source=GOOGLE.format('v5p'),
+        network_bandwidth=6.25e9,
+    ),
+    'v6e': Chip(
+        'TPU v6e',
+        918e12,
+        int(31.25 * GIB),
+        1640e9,
+        100e9,
+        2,
+        source=GOOGLE.format('v6e'),
+        network_bandwidth=25.6e12 / 8 / 256,
+    ),
     'tpu7x': Chip(
         *('Ironwood (half)', 2307e12 / 2, int(94.75 * GIB), 7380e9 / 2, 100e9, 3, 2),
         source=GOOGLE.format('tpu7x') + '; half of a chip, and of its links, each',

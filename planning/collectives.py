@@ -2,7 +2,8 @@
 
 Payload is the size of a collective's whole array: what an all-gather gives, a reduce-scatter takes, an
 all-reduce does both with. On the wire is what each of n devices sends in a ring (Thakur et al. 2005, section
-4): (n − 1)/n of the payload, twice that of an all-reduce, all of a permutation.
+4): (n − 1)/n of the payload, twice that of an all-reduce, all of a permutation. What slices of TPUs send each
+other over their network, the compiler hands to the runtime, as sends of what is to be summed over them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 
 from planning.hlo import Instruction, Program
 
+SLICES = 'slices'  # stands for a mesh axis in what slices send each other
+SUM_OVER_SLICES = '_xla_megascale_transfer_type="ALL_REDUCE"'
 KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
 
@@ -33,12 +36,13 @@ class Traffic:
     wire: int  # bytes
 
 
-def measure(program: Program, mesh_shape: Mapping[str, int]) -> list[Traffic]:
+def measure(program: Program, mesh_shape: Mapping[str, int], slices: int = 1) -> list[Traffic]:
     """Returns the traffic of a program, largest first.
 
     Args:
       program: parsed HLO.
       mesh_shape: mesh axis → devices, in the order in which devices are numbered.
+      slices: of TPUs, which a network joins.
     """
     counts: Counter[tuple[str, tuple[str, ...], str]] = Counter()
     payloads, wires = counts.copy(), counts.copy()
@@ -46,6 +50,12 @@ def measure(program: Program, mesh_shape: Mapping[str, int]) -> list[Traffic]:
     scatters = _scatter_fusions(program)
     for computation, instruction, times in program.executed():
         kind = instruction.opcode.removesuffix('-start')
+        if kind == 'send' and SUM_OVER_SLICES in instruction.rest:
+            size, dtype = instruction.result[0].size * times, instruction.result[0].dtype
+            key = ('all-reduce', (SLICES,), dtype)
+            counts[key] += times
+            payloads[key] += size
+            wires[key] += round(2 * size * (slices - 1) / slices)
         if kind not in KINDS or instruction.opcode.endswith('-done'):
             continue
         # One gather that is overlapped with several products stands in the text once for each.

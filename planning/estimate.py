@@ -67,9 +67,9 @@ class Estimate:
         return round(self.seconds, 4), self.compute + self.waited + self.links
 
 
-def estimate(layout: Layout, work: Work, chip: Chip, sides: tuple[int, ...]) -> Estimate:
-    """Returns what a layout needs on a slice with these sides."""
-    links = _links(layout, work, chip, sides)
+def estimate(layout: Layout, work: Work, chip: Chip, sides: tuple[int, ...], slices: int = 1) -> Estimate:
+    """Returns what a layout needs on slices with these sides."""
+    links = _links(layout, work, chip, sides, slices)
     waited = links.pop('tensor') + links.pop('context')
     return Estimate(_memory(layout, work), _compute(layout, work, chip), waited, max(links.values()))
 
@@ -108,23 +108,27 @@ def _compute(layout: Layout, work: Work, chip: Chip) -> float:
     return work.flops * (1 + again) / devices / chip.flops
 
 
-def _links(layout: Layout, work: Work, chip: Chip, sides: tuple[int, ...]) -> dict[str, float]:
-    """Returns the seconds in which each mesh axis sends what it must."""
+def _links(layout: Layout, work: Work, chip: Chip, sides: tuple[int, ...], slices: int) -> dict[str, float]:
+    """Returns the seconds in which each mesh axis sends what it must, and slices to each other."""
     model, tokens, t = work.model, _tokens(layout, work), layout.tensor
     layers = model.num_layers + model.encoder_layers
     matrices = work.num_params / t
     again = layout.remat == 'full'
     of_keys = 2 * model.num_kv_heads * model.head_dim / t * BYTES * tokens * layout.context
+    sums = layout.parts * 2 * matrices / layout.fsdp * work.gradient_bytes
     sent = {
         'fsdp': layout.parts * matrices * (2 * BYTES + work.gradient_bytes) * _share(layout.fsdp),
-        'data': layout.parts * 2 * matrices / layout.fsdp * work.gradient_bytes * _share(layout.data),
+        'data': sums * _share(layout.data // slices),
         'tensor': layout.parts * layers * (4 + 2 * again) * 2 * tokens * model.embed_dim * BYTES * _share(t),
         'context': layout.parts * layers * (2 + again) * of_keys * _share(layout.context),
     }
-    return {
+    seconds = {
         axis: wire / chip.axis_bandwidth(torus_dimensions(layout.mesh[axis], sides))
         for axis, wire in sent.items()
     }
+    if slices > 1:  # each device sends its share of what is summed within its slice
+        seconds['slices'] = sums * _share(slices) / (layout.data // slices) / chip.network_bandwidth
+    return seconds
 
 
 def _share(devices: int) -> float:

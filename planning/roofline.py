@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from planning import collectives
 from planning.chips import Chip
 from planning.step import Step
 
@@ -60,7 +61,9 @@ def roofline(step: Step, chip: Chip) -> Roofline:
     for traffic in step.collectives:
         dimensions = min(sum(step.rings.get(axis, 1) for axis in traffic.axes), chip.dimensions or 1)
         name = '+'.join(traffic.axes)
-        links[name] = links.get(name, 0.0) + traffic.wire / chip.axis_bandwidth(dimensions)
+        between = traffic.axes == (collectives.SLICES,)
+        bandwidth = chip.network_bandwidth if between else chip.axis_bandwidth(dimensions)
+        links[name] = links.get(name, 0.0) + traffic.wire / bandwidth
     compute = step.flops / devices / chip.flops
     memory = step.least_moved / chip.memory_bandwidth
     seconds = max(compute, memory, max(links.values(), default=0.0))

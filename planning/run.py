@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from typing import Any
 
 import jax
@@ -33,10 +32,12 @@ class Where:
     devices: int
     chip: Chip
     sides: tuple[int, ...]
+    slices: int = 1
 
 
 def complete(config: ConfigDict) -> None:
     """Sets what train.py finds when it starts: a checkpoint's shape, and what a task's examples decide."""
+    jax.config.update('jax_platforms', 'cpu')  # others are for the processes that compile
     one_device = meshes.make_mesh(base.get_config().mesh, jax.devices('cpu')[:1])
     begins = beginning.find_initial(config, one_device)
     if config.task.name:
@@ -66,8 +67,6 @@ class Planner:
     ):
         self._config, self._name, self._topology = config, name, topology
         self._tokens, self._price, self._fresh = tokens, price, fresh
-        if topology is not None:
-            os.environ['JAX_PLATFORMS'] = 'cpu'  # this process traces, and looks for no devices
 
     def plan(self, console: Console) -> Plan:
         """Compiles the run as it is; says what would make it fit if it does not."""
@@ -130,7 +129,9 @@ class Planner:
     def _where(self) -> Where:
         if self._topology is not None:
             topology = self._topology
-            return Where(topology.name, 'tpu', topology.num_devices, topology.chip, topology.sides)
+            return Where(
+                topology.name, 'tpu', topology.num_devices, topology.chip, topology.sides, topology.slices
+            )
         machine = describe_machine()
         count = machine['devices']
         return Where('this machine', machine['platform'], count, Chip(**machine['chip']), (count,))
@@ -139,7 +140,8 @@ class Planner:
         from planning import search
 
         work = self._work(where.platform)
-        return search.rank(work, where.chip, where.sides, where.devices, self._config.model.vocab_blocks)
+        blocks = self._config.model.vocab_blocks
+        return search.rank(work, where.chip, where.sides, where.devices, blocks, where.slices)
 
     def _work(self, platform: str):
         import objectives

@@ -36,7 +36,7 @@ def work(config: ConfigDict, model: ModelConfig, objective, tokenizer: Vocabular
     )
 
 
-def layouts(work: Work, devices: int, vocab_blocks: int = 1) -> Iterator[Layout]:
+def layouts(work: Work, devices: int, vocab_blocks: int = 1, slices: int = 1) -> Iterator[Layout]:
     """Yields the layouts of a batch over all of so many devices that divide evenly.
 
     The batch is the experiment's, for it decides what is learnt; in how many parts it is computed does not.
@@ -52,17 +52,20 @@ def layouts(work: Work, devices: int, vocab_blocks: int = 1) -> Iterator[Layout]
         if work.batch_size % shards:
             continue
         for fsdp, parts in itertools.product(_divisors(shards), _divisors(work.batch_size // shards)):
-            if model.embed_dim % fsdp:
+            if model.embed_dim % fsdp or shards // fsdp % slices:
                 continue
             for remat in REMATS:
                 yield Layout(shards // fsdp, fsdp, tensor, context, parts, remat, vocab_blocks)
 
 
 def rank(
-    work: Work, chip: Chip, sides: tuple[int, ...], devices: int, vocab_blocks: int = 1
+    work: Work, chip: Chip, sides: tuple[int, ...], devices: int, vocab_blocks: int = 1, slices: int = 1
 ) -> list[tuple[Layout, Estimate]]:
     """Returns all layouts with their estimates: those that fit by time, then the others by memory."""
-    tried = [(layout, estimate(layout, work, chip, sides)) for layout in layouts(work, devices, vocab_blocks)]
+    tried = [
+        (layout, estimate(layout, work, chip, sides, slices))
+        for layout in layouts(work, devices, vocab_blocks, slices)
+    ]
     fitting = [each for each in tried if each[1].memory <= ROOM * chip.memory]
     others = [each for each in tried if each[1].memory > ROOM * chip.memory]
     # Of equal times, the one with fewer parts and less that is computed again.

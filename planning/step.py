@@ -181,7 +181,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         least_moved=memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         + 2 * max(peak - memory.argument_size_in_bytes, 0),
-        collectives=tuple(collectives.measure(program, mesh.shape)),
+        collectives=tuple(collectives.measure(program, mesh.shape, meshes.num_slices(devices))),
         unknown_loops=program.unknown_loops,
     )
 

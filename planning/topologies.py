@@ -1,4 +1,7 @@
-"""Slices of TPUs by name, such as v5e:16x16: checked, and described to the compiler without the hardware."""
+"""Slices of TPUs by name, such as v5e:16x16, or 2*v5e:16x16 for two of them that a network joins.
+
+Checked, and described to the compiler without the hardware.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,12 @@ MAX_DEVICES = {'v4': 4096, 'v5p': 8960, 'tpu7x': 9216}
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: its name, its chip, and its sides in chips."""
+    """One slice or several alike: their name, their chip, and the sides of each in chips."""
 
     name: str
     version: str
     sides: tuple[int, ...]
+    slices: int = 1
 
     @property
     def chip(self) -> Chip:
@@ -36,7 +40,7 @@ class Topology:
     @property
     def num_devices(self) -> int:
         """How many devices JAX will see."""
-        return math.prod(self.sides) * self.chip.per_chip
+        return self.slices * math.prod(self.sides) * self.chip.per_chip
 
     def devices(self) -> list[Any]:
         """Returns descriptions of the devices, for which programs can be compiled; needs libtpu."""
@@ -57,6 +61,8 @@ class Topology:
             options['chip_config_name'] = 'megacore'  # one device a chip, as on Cloud TPU VMs
         if math.prod(self.sides) == 1:
             options['chips_per_host_bounds'] = (1, 1, 1)
+        if self.slices > 1:
+            options['num_slices'] = self.slices
         return list(
             topologies.get_topology_desc(
                 platform='tpu', topology_name=f'{self.version}:{"x".join(map(str, self.sides))}', **options
@@ -77,7 +83,10 @@ def _check_version() -> None:
 
 def parse(name: str) -> Topology:
     """Returns the slice that is called `name`; UserError that lists the known ones if there is none."""
-    version, _, shape = name.partition(':')
+    number, _, one = name.rpartition('*')
+    version, _, shape = one.partition(':')
+    if number and not (number.isdecimal() and int(number) > 1):
+        raise UserError(f'--topology={name}: {number!r} is no number of slices; write 2*v5e:16x16.')
     if version not in CHIPS:
         raise UserError(
             f'--topology={name}: there is no TPU {version!r}.{did_you_mean(version, CHIPS)} Known are '
@@ -91,7 +100,13 @@ def parse(name: str) -> Topology:
             f'--topology={name}: {version} has no slice {shape!r}.{did_you_mean(shape, known)} There are '
             f'{listed}{rule}.'
         )
-    return Topology(name, version, tuple(map(int, re.findall(r'\d+', shape))))
+    known = [each for each, chip in CHIPS.items() if chip.network_bandwidth]
+    if number and version not in known:
+        raise UserError(
+            f'--topology={name}: how fast slices of {version} send to each other is not published; plans of '
+            f'several slices are made for {", ".join(known)}.'
+        )
+    return Topology(name, version, tuple(map(int, re.findall(r'\d+', shape))), int(number or 1))
 
 
 def shapes(version: str) -> list[str]:

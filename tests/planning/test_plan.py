@@ -38,6 +38,8 @@ def plan(tmp_path):
     [
         (['--topology=v5e:3x3'], 'There are 1x1, 2x2'),
         (['--topology=v9:4x4'], 'Known are v4, v5e, v5p, v6e, tpu7x'),
+        (['--topology=1*v5e:4x4'], "'1' is no number of slices"),
+        (['--topology=2*v4:2x2x2'], 'plans of several slices are made for v5e, v5p, v6e'),
         (['--price=1.2'], 'add --tokens'),
         (['--config.mesh.fsdp=3'], 'does not fit 1 devices'),
         (['--config.batch_size=9', '--config.grad_accumulation=2'], 'does not divide'),
@@ -122,6 +124,22 @@ def test_a_plan_of_tpus_that_are_not_here(plan):
     assert wire < 1.1 * 3 * 2 * step['num_params'] * 63 / 64
     whole = sum(each['wire'] for each in step['collectives'] if each['kind'] == 'all-reduce')
     assert whole < 0.1 * wire
+
+
+@needs_libtpu
+def test_slices_send_each_other_shards_of_the_gradients_alone(plan):
+    smoke = ('--config=configs/llama.py:smoke', '--topology=2*v5e:2x2', '--config.batch_size=16')
+    done = plan(*smoke, '--config.mesh.data=2', '--config.mesh.fsdp=4', '--json')
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    (between,) = [each for each in made['step']['collectives'] if each['axes'] == ['slices']]
+    # Float32, summed within a slice before. Norms are whole on every device, and arrays padded to tiles.
+    shard = made['step']['num_params'] * 4 / 4
+    assert shard < between['wire'] < 1.2 * shard
+    assert made['roofline']['links']['slices'] == pytest.approx(between['wire'] / 3.125e9)
+    refused = plan(*smoke, '--config.mesh.data=1', '--config.mesh.fsdp=8')
+    assert refused.returncode == 2
+    assert 'make data a multiple of 2' in refused.stderr
 
 
 @needs_libtpu
