@@ -106,7 +106,8 @@ def get_config() -> ConfigDict:
     config.model.embedding_vectors = ''               # file of word vectors as which tokens' begin; '': random
     config.model.dropout_rate = 0.0                   # on embeddings and on each residual branch; None: as the
     #                                                   family was trained
-    config.model.attention = 'auto'                  # 'xla', 'blockwise', 'cudnn' (GPU), 'splash' (TPU); 'auto': by platform and length
+    config.model.attention = 'auto'                  # 'xla', 'blockwise', 'cudnn' (GPU), 'splash' (TPU); 'auto':
+    #                                                   by platform and length
     config.model.remat = 'none'                       # recomputed backwards: 'none', 'dots' (all but projections),
     #                                                   'full' (all but what enters a block)
     config.model.vocab_blocks = 1                     # logits and loss of one such part of the vocabulary at a
