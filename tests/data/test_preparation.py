@@ -104,7 +104,7 @@ def stop(config: ConfigDict, deadly: signal.Signals) -> subprocess.CompletedProc
 
 def test_a_stopped_preparation_goes_on_to_the_same_bytes(config: ConfigDict, tmp_path: Path) -> None:
     corpus = tmp_path / 'corpus.txt'
-    corpus.write_text((corpus.read_text() + '\n') * 300)  # parts of 2 MiB, of which several are read
+    corpus.write_text((corpus.read_text() + '\n') * 500)  # parts of 2 MiB, of which several are read
     config.data.num_workers = 2
     assert stop(config, signal.SIGKILL).returncode == -signal.SIGKILL
     interrupted = stop(config, signal.SIGINT)
