@@ -14,15 +14,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import zstandard
 
 from configs.errors import UserError
 from data import index, manifest, mirror, rewriting, shard_writer, shards, storage
-
-if TYPE_CHECKING:
-    pass
 
 SPLIT_NAMES = ('train', 'eval')
 
