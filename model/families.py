@@ -19,7 +19,8 @@ HEADS = ('linear', 'transform', 'none')
 ACTIVATIONS = ('gelu', 'gelu_tanh', 'silu', 'relu')
 ROPE_SCALINGS = ('none', 'linear', 'llama3')
 ATTENTIONS = ('auto', 'xla', 'blockwise', 'cudnn', 'splash')
-SHORTEST_IN_BLOCKS = 512  # below, whole scores are as fast (docs/log.md)
+SHORTEST_IN_BLOCKS = 8192  # from here on whole scores take gigabytes
+SHORTEST_IN_BLOCKS_ON_CPU = 512  # from here on blocks are faster there (docs/log.md)
 LONGEST_SPLASH = 65_536  # beyond, its masks take minutes to make (docs/log.md)
 REMATS = ('none', 'dots', 'full')
 COMPUTE_DTYPES = ('auto', 'float32', 'bfloat16')
@@ -330,7 +331,8 @@ def _attention(config: ModelConfig, sequence_length: int, platform: str) -> str:
         return 'cudnn'
     if _splash_fits(sequence_length, platform) and sequence_length <= LONGEST_SPLASH:
         return 'splash'
-    return 'blockwise' if sequence_length >= SHORTEST_IN_BLOCKS else 'xla'
+    shortest = SHORTEST_IN_BLOCKS_ON_CPU if platform == 'cpu' else SHORTEST_IN_BLOCKS
+    return 'blockwise' if sequence_length >= shortest else 'xla'
 
 
 def _cudnn_fits(config: ModelConfig, platform: str) -> bool:

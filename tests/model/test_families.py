@@ -58,7 +58,8 @@ def test_auto_follows_the_platform():
     }
     assert resolve('gpu', compute_dtype='float32').attention == 'xla'
     assert resolve('tpu', sequence_length=200).attention == 'xla'
-    assert resolve('tpu', sequence_length=600).attention == 'blockwise'
+    assert resolve('tpu', sequence_length=600).attention == 'xla'
+    assert resolve('tpu', sequence_length=10_000).attention == 'blockwise'
     assert resolve('tpu', sequence_length=1 << 20).attention == 'blockwise'
     assert resolve('cpu', sequence_length=512).attention == 'blockwise'
 
