@@ -84,6 +84,8 @@ def command(config: ConfigDict, *more: str) -> list[str]:
 
 def stop(config: ConfigDict, deadly: signal.Signals) -> subprocess.CompletedProcess:
     """Runs prepare.py until one more part is finished, and stops it with a signal."""
+    # A shell that runs the tests in the background has SIGINT ignored, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command(config), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -104,7 +106,7 @@ def stop(config: ConfigDict, deadly: signal.Signals) -> subprocess.CompletedProc
 
 def test_a_stopped_preparation_goes_on_to_the_same_bytes(config: ConfigDict, tmp_path: Path) -> None:
     corpus = tmp_path / 'corpus.txt'
-    corpus.write_text((corpus.read_text() + '\n') * 500)  # parts of 2 MiB, of which several are read
+    corpus.write_text((corpus.read_text() + '\n') * 300)  # parts of 2 MiB, of which several are read
     config.data.num_workers = 2
     assert stop(config, signal.SIGKILL).returncode == -signal.SIGKILL
     interrupted = stop(config, signal.SIGINT)
