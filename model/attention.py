@@ -22,10 +22,11 @@ from parallel import rules
 from parallel.placement import balanced_order
 from parallel.rules import constrain
 
-# Of one layer; of a model with [layers] in front of all.
+# Of one layer; of a model with [layers] in front of all, or one for each layer.
 #   'key', 'value': [B, S, K, H]
 #   'encoder_key', 'encoder_value': the same of an encoder's output; 'encoder_mask': booleans [B, S]
 Cache = dict[str, jax.Array]
+Caches = Cache | tuple[Cache, ...]
 
 
 class Context(NamedTuple):

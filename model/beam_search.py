@@ -71,7 +71,7 @@ def search(
       advance: appends one token a row, at the given positions. What it closes over, such as the keys
         and values of an encoder, must have N rows.
       logits_BV: what follows the prompts.
-      cache: of the prompts; a tree of arrays whose axis 1 is B, and N in `advance`.
+      cache: of the prompts; a tree of arrays whose axis 0 is B, and N in `advance`.
       tokens_BS: prompts, with room for max_new_tokens after each.
       lengths_B: of the prompts.
       open_B: False for rows that are only padding.
@@ -88,7 +88,7 @@ def search(
     # Only the first beam lives at first, lest all be the same.
     beams = Beams(0, rows_BMS, scores_BM.at[:, 0].set(0.0), rows_BMS, scores_BM, open_B)
     logits_NV = jnp.repeat(logits_BV, num_beams, axis=0)
-    cache = jax.tree.map(lambda x: jnp.repeat(x, num_beams, axis=1), cache)
+    cache = jax.tree.map(lambda x: jnp.repeat(x, num_beams, axis=0), cache)
     beams, _ = extend(beams, logits_NV, lengths_B, ranking, processors)
 
     def unfinished(state: tuple[Beams, Any]) -> jax.Array:
@@ -103,7 +103,7 @@ def search(
         logits_NV, cache = advance(tokens_N, positions_N, cache)
         beams, parents_BM = extend(beams, logits_NV, lengths_B, ranking, processors)
         parents_N = (parents_BM + num_beams * jnp.arange(shape[0])[:, None]).ravel()
-        return beams, jax.tree.map(lambda x: jnp.take(x, parents_N, axis=1), cache)
+        return beams, jax.tree.map(lambda x: jnp.take(x, parents_N, axis=0), cache)
 
     beams, _ = jax.lax.while_loop(unfinished, body, (beams, cache))
     return beams.finished_BMS

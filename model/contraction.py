@@ -15,19 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from model.held import Held
 from parallel import rules
 from parallel.collectives import gather, sum_into_shards
-
-BITS = jnp.uint16
-MAX_BLOCKS = 32
-
 
 Axes = tuple[str, ...]  # of a kernel: a logical axis of parallel/rules.py per dimension
 
 
 def contract(
     x: jax.Array,
-    kernel: jax.Array,
+    kernel: jax.Array | Held,
     inputs: int = 1,
     *,
     transposed: bool = False,
@@ -37,8 +34,8 @@ def contract(
 
     Args:
       x: [..., I], where I stands for the last `inputs` axes; any float dtype.
-      kernel: [I, O], or [O, I] if `transposed`, where O stands for any axes; rounded to x's dtype. Or the
-        bits of such a bfloat16 kernel, from `hold`; then there is no derivative.
+      kernel: [I, O], or [O, I] if `transposed`, where O stands for any axes; rounded to x's dtype. Or such a
+        kernel held for a loop, which has no derivative.
       inputs: how many axes are contracted.
       transposed: whether the kernel's last axes are contracted instead of its first.
       axes: of the kernel, which then is rounded before devices gather it, and whose gradient is summed over
@@ -47,42 +44,9 @@ def contract(
     Returns:
       [..., O].
     """
-    if kernel.dtype == BITS:
-        return _contract_bits(x, kernel, inputs, transposed)
+    if isinstance(kernel, Held):
+        return kernel.contract(x, inputs)
     return _contract(x, kernel, inputs, transposed, axes)
-
-
-def hold(kernel: jax.Array) -> jax.Array:
-    """Returns the bits of a kernel that is rounded to bfloat16, uint16, for a loop that reads it many times.
-
-    XLA's CPU back end would carry a bfloat16 array into a loop as float32, of twice the size; what a
-    bandwidth-bound loop such as text generation gains is in docs/log.md.
-    """
-    return jax.lax.bitcast_convert_type(kernel.astype(jnp.bfloat16), BITS)
-
-
-def floats(kernel: jax.Array) -> jax.Array:
-    """Returns the bfloat16 values of what `hold` returned, and other arrays as they are."""
-    return jax.lax.bitcast_convert_type(kernel, jnp.bfloat16) if kernel.dtype == BITS else kernel
-
-
-def _contract_bits(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool) -> jax.Array:
-    """Returns what `contract` does of a kernel that is held as bits.
-
-    XLA's CPU back end computes few rows in float32, into which it converts a kernel whole. So a kernel
-    with outputs in front is taken in blocks, which stay in the processor's cache; and its bits are tied to
-    x, which changes in every pass of a loop, so that the conversion is not moved out of it.
-    """
-    x, kernel = jax.lax.optimization_barrier((x, kernel))
-    if not transposed:
-        return _primal(x, floats(kernel), inputs, transposed, None)
-    count = max(count for count in range(1, MAX_BLOCKS + 1) if kernel.shape[0] % count == 0)
-    blocks = kernel.reshape(count, -1, *kernel.shape[1:])
-    products = jax.lax.map(lambda block: _primal(x, floats(block), inputs, transposed, None), blocks)
-    outputs = x.ndim - inputs
-    return jnp.moveaxis(products, 0, outputs).reshape(
-        *x.shape[:outputs], *kernel.shape[: kernel.ndim - inputs]
-    )
 
 
 def _primal(x: jax.Array, kernel: jax.Array, inputs: int, transposed: bool, axes: Axes | None) -> jax.Array:

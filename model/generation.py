@@ -20,11 +20,11 @@ import numpy as np
 
 from configs.errors import UserError
 from model import beam_search
-from model.attention import Cache, init_cache
-from model.contraction import hold
+from model.attention import Caches, init_cache
 from model.decoding import Decoding
+from model.held import hold
 from model.logits import Number, Processors, make_processors, mask_vocabulary, process, sample
-from model.transformer import Transformer
+from model.transformer import Transformer, separate, unstack
 from parallel.rules import constrain
 
 SMALLEST_BUFFER = 32
@@ -85,26 +85,27 @@ def generate(
         pad_id=np.int32(pad_id),
         processors=make_processors(decoding, vocab_size=vocab_size or model.config.vocab_size, eos_id=eos_id),
     )
+    layers = _hold(params, dtype=model.config.compute_dtype) if _holds() else params
     buffer_length = min(_bucket(longest + decoding.max_new_tokens), max_length)
     columns_BT = lengths_B[: len(prompts), None] + np.arange(decoding.max_new_tokens)
 
     if decoding.num_beams > 1:
         ranking = beam_search.make_ranking(decoding)
         static = {'model': model, 'buffer_length': buffer_length, 'num_beams': decoding.num_beams}
-        tokens_BMS = np.asarray(_search(params, request, ranking, **static))[: len(prompts)]
+        tokens_BMS = np.asarray(_search(params, layers, request, ranking, **static))[: len(prompts)]
         chosen_BMS = tokens_BMS[:, : decoding.num_return_sequences]
         new_BMT = np.take_along_axis(chosen_BMS, columns_BT[:, None], axis=2)
         return new_BMT.reshape(-1, decoding.max_new_tokens)
 
     state = _begin(params, request, model=model, buffer_length=buffer_length)
     if watch is None:
-        state = _extend(params, request, state, np.int32(decoding.max_new_tokens), model=model)
+        state = _extend(layers, request, state, np.int32(decoding.max_new_tokens), model=model)
         return np.take_along_axis(np.asarray(state.tokens_BS)[: len(prompts)], columns_BT, axis=1)
-    return _watched(params, request, state, columns_BT, watch, watch_every, model)
+    return _watched(layers, request, state, columns_BT, watch, watch_every, model)
 
 
 def _watched(
-    params: Any,
+    layers: Any,
     request: Request,
     state: State,
     columns_BT: np.ndarray,
@@ -119,7 +120,7 @@ def _watched(
     while True:
         until = min(until + watch_every, max_new_tokens)
         request = request._replace(is_padding_B=ended_B)
-        state = _extend(params, request, state, np.int32(until), model=model)
+        state = _extend(layers, request, state, np.int32(until), model=model)
         new_BT = np.take_along_axis(np.asarray(state.tokens_BS)[:num_rows], columns_BT, axis=1)
         texts = [_up_to(row[:until], request.processors.eos_id) for row in new_BT]
         ends = watch(texts)
@@ -166,7 +167,7 @@ class State(NamedTuple):
     token_B: jax.Array
     tokens_BS: jax.Array
     done_B: jax.Array
-    cache: Cache
+    cache: Caches  # for each layer
 
 
 def _prefill(
@@ -188,15 +189,17 @@ def _prefill(
     logits_B1V, cache = model.apply(
         {'params': params}, prompts_BP, cache=cache, logits_at_BM=lengths_B1 - 1, **inputs
     )
-    return tokens_BS, logits_B1V[:, 0], cache
+    return tokens_BS, logits_B1V[:, 0], unstack(cache)
 
 
-def _make_advance(params: Any, model: Transformer) -> beam_search.Advance:
-    """Returns the function that appends one token a row: (tokens_B, positions_B, cache) → (logits, cache)."""
-    if model.config.compute_dtype == 'bfloat16' and jax.default_backend() == 'cpu':
-        params = _hold_kernels(params)
+def _make_advance(layers: Any, model: Transformer) -> beam_search.Advance:
+    """Returns the function that appends one token a row: (tokens_B, positions_B, caches) → (logits, caches).
+
+    Layers are compiled one by one: a loop over them would copy each one's kernels and cache out of the stack.
+    """
 
     def advance(tokens_B, positions_B, cache):
+        params = separate(layers) if 'blocks' in layers else layers
         logits_B1V, cache = model.apply(
             {'params': params}, tokens_B[:, None], positions_BL=positions_B[:, None], cache=cache
         )
@@ -205,14 +208,24 @@ def _make_advance(params: Any, model: Transformer) -> beam_search.Advance:
     return advance
 
 
-def _hold_kernels(params: Any) -> Any:
-    """Returns parameters of which the kernels and the tokens' vectors are held as bits of bfloat16."""
+def _holds() -> bool:
+    """Are parameters prepared for the loop over tokens? Elsewhere slices of the stack are read."""
+    return jax.default_backend() == 'cpu'
 
-    def hold_one(path: tuple, leaf: jax.Array) -> jax.Array:
+
+@functools.partial(jax.jit, static_argnames='dtype')
+def _hold(params: Any, *, dtype: str) -> Any:
+    """Returns parameters with separate layers, whose kernels and tokens' vectors are held in `dtype`."""
+
+    def hold_one(path: tuple, leaf: jax.Array) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator='/')
-        return hold(leaf) if name.endswith('kernel') or name == 'token_embedding/embedding' else leaf
+        if name == 'token_embedding/embedding':
+            return hold(leaf.astype(dtype), transposed=True)
+        if name.endswith('kernel'):
+            return hold(leaf.astype(dtype), inputs=2 if name.endswith('attention/out/kernel') else 1)
+        return leaf
 
-    return jax.tree_util.tree_map_with_path(hold_one, params)
+    return jax.tree_util.tree_map_with_path(hold_one, separate(params))
 
 
 def _emit(request: Request, step: Any, logits_BV: jax.Array, tokens_BS: jax.Array, done_B: jax.Array):
@@ -238,9 +251,9 @@ def _begin(params: Any, request: Request, *, model: Transformer, buffer_length: 
 
 
 @functools.partial(jax.jit, static_argnames=('model',), donate_argnums=2)
-def _extend(params: Any, request: Request, state: State, until: Number, *, model: Transformer) -> State:
+def _extend(layers: Any, request: Request, state: State, until: Number, *, model: Transformer) -> State:
     """Adds tokens until there are `until`, or every row is done."""
-    advance = _make_advance(params, model)
+    advance = _make_advance(layers, model)
 
     def unfinished(state: State) -> jax.Array:
         return (state.step < until) & ~jnp.all(state.done_B)
@@ -258,6 +271,7 @@ def _extend(params: Any, request: Request, state: State, until: Number, *, model
 @functools.partial(jax.jit, static_argnames=('model', 'buffer_length', 'num_beams'))
 def _search(
     params: Any,
+    layers: Any,
     request: Request,
     ranking: beam_search.Ranking,
     *,
@@ -268,7 +282,7 @@ def _search(
     """Returns each prompt with its continuations, best first [B, M, S]."""
     tokens_BS, logits_BV, cache = _prefill(params, request, model, buffer_length)
     tokens_BMS = beam_search.search(
-        _make_advance(params, model),
+        _make_advance(layers, model),
         logits_BV,
         cache,
         tokens_BS,

@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from model import lora as lora_names
 from model.contraction import contract
 from model.families import ModelConfig
+from model.held import Held
 from model.lora import LoRA
 from parallel.rules import constrain
 
@@ -89,7 +90,9 @@ def parameter(
     shape: tuple[int, ...],
     axes: tuple[str, ...],
 ) -> jax.Array:
-    """Declares a float32 parameter of a module, one logical axis per dimension, and returns it."""
+    """Declares a float32 parameter of a module, one logical axis per dimension; returns it, or it held."""
+    if isinstance(held := module.get_variable('params', name), Held):
+        return held  # pyright: ignore[reportReturnType]
     return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)  # pyright: ignore
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from model.contraction import BITS, floats
+from model.held import Held
 from parallel.collectives import gather, sum_into_shards
 
 
 def lookup(
-    table_VD: jax.Array, ids: jax.Array, axis: str, dtype: Any = jnp.float32, blocks: int = 1
+    table_VD: jax.Array | Held, ids: jax.Array, axis: str, dtype: Any = jnp.float32, blocks: int = 1
 ) -> jax.Array:
     """Returns the vectors of ids, [*ids.shape, D] in `dtype`.
 
@@ -24,13 +24,13 @@ def lookup(
     look up one row, and over devices into its shards in the table's dtype.
 
     Args:
-      table_VD: floats, or bits of bfloat16 from `contraction.hold`, which have no gradient.
+      table_VD: floats; or held for a loop, without a gradient.
       ids: int32 [B], [B, L] or more.
       axis: logical axis of the rows.
       blocks: equal parts of the rows, of which the gradient is made and summed one at a time.
     """
-    if table_VD.dtype == BITS:
-        return jnp.take(floats(table_VD), ids, axis=0).astype(dtype)
+    if isinstance(table_VD, Held):
+        return table_VD.rows(ids).astype(dtype)
     return _lookup(table_VD, ids, axis, jnp.dtype(dtype), blocks)
 
 

@@ -9,6 +9,7 @@ M positions that are wanted · F sequences in a row · C classes
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.attention import Attention, Cache, Context, CrossAttention
+from model.attention import Attention, Cache, Caches, Context, CrossAttention
 from model.families import ModelConfig
 from model.layers import ACTIVATIONS, INIT_STDDEV, MLP, PROJECTION, Linear, Norm, parameter
 from model.lookup import lookup
@@ -45,7 +46,7 @@ class Transformer(nn.Module):
         encoder_segments_BS: jax.Array | None = None,
         encoder_positions_BS: jax.Array | None = None,
         deterministic: bool = True,
-        cache: Cache | None = None,
+        cache: Caches | None = None,
         logits_at_BM: jax.Array | None = None,
         first_at_BF: jax.Array | None = None,
         output: str | tuple[str, ...] = 'logits',
@@ -63,7 +64,8 @@ class Transformer(nn.Module):
           deterministic: False applies dropout, from the 'dropout' random stream.
           cache: keys and values of earlier positions (`attention.init_cache`). These tokens are
             written at their positions, and see what stands at positions up to their own. What an encoder
-            reads comes with the first of them, and is in the cache from then on.
+            reads comes with the first of them, and is in the cache from then on. A cache for each layer goes
+            with parameters of `separate`.
           logits_at_BM: indices along L of the positions that are wanted; None: all.
           first_at_BF: where each of several sequences in a row begins; None: one, at 0.
           output: one or several of 'logits'; 'unembedding', the same not yet computed; 'hidden', of the last
@@ -110,15 +112,21 @@ class Transformer(nn.Module):
             encoded_BSD=encoded_BSD,
             encoder_segments_BS=encoder_segments_BS,
         )
-        blocks = scanned_blocks(config, config.num_layers)(
-            config,
-            deterministic,
-            causal=config.structure != 'encoder',
-            cross=config.encoder_layers > 0,
-            balanced=order_L is not None,
-            name='blocks',
-        )
-        x_BLD, new_cache = blocks(x_BLD, cache, context)
+        block = {
+            'config': config,
+            'deterministic': deterministic,
+            'causal': config.structure != 'encoder',
+            'cross': config.encoder_layers > 0,
+            'balanced': order_L is not None,
+        }
+        if isinstance(cache, tuple):
+            new_cache = ()
+            for layer, of_layer in enumerate(cache):
+                x_BLD, extended = Block(**block, name=f'block_{layer}')(x_BLD, of_layer, context)
+                new_cache += (extended,)
+        else:
+            blocks = scanned_blocks(config, config.num_layers)
+            x_BLD, new_cache = blocks(**block, name='blocks')(x_BLD, cache, context)
         if order_L is not None:
             x_BLD = placement.in_order(x_BLD)
 
@@ -209,7 +217,7 @@ class Transformer(nn.Module):
 
         return embed
 
-    def _order(self, tokens_BL: jax.Array, cache: Cache | None, deterministic: bool) -> np.ndarray | None:
+    def _order(self, tokens_BL: jax.Array, cache: Caches | None, deterministic: bool) -> np.ndarray | None:
         """Returns which position stands at each place, int32 [L], for equal work; None: in order.
 
         In order stay what is not causal, and training with dropout, which draws by place.
@@ -220,7 +228,7 @@ class Transformer(nn.Module):
         return placement.balanced_order(*tokens_BL.shape)
 
     def _bias(
-        self, name: str, context: Context, cache: Cache | None, order_L: np.ndarray | None = None
+        self, name: str, context: Context, cache: Caches | None, order_L: np.ndarray | None = None
     ) -> jax.Array | None:
         """Returns what relative positions add to the scores, float32 [B or 1, N, L, S]."""
         config = self.config
@@ -238,7 +246,8 @@ class Transformer(nn.Module):
             keys_S = jnp.arange(queries_BL.shape[1]) if order_L is None else jnp.asarray(order_L)
             queries_BL = keys_S[None]
         else:
-            keys_S = jnp.arange(cache['key'].shape[2])
+            one = cache[0] if isinstance(cache, tuple) else cache
+            keys_S = jnp.arange(one['key'].shape[-3])
         buckets_BLS = relative_buckets(
             queries_BL,
             keys_S,
@@ -263,6 +272,18 @@ class Transformer(nn.Module):
         if config.output_bias:
             bias_V = parameter(self, 'output_bias', nn.initializers.zeros, (config.vocab_size,), ('vocab',))
         return Unembedding(x_BLD, table_VD if config.tie_embeddings else None, kernel_DV, bias_V)
+
+
+def separate(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns parameters with 'block_0', 'block_1', … in place of the stacked 'blocks'."""
+    others = {name: tree for name, tree in params.items() if name != 'blocks'}
+    return others | {f'block_{layer}': block for layer, block in enumerate(unstack(params['blocks']))}
+
+
+def unstack(tree: Any) -> tuple[Any, ...]:
+    """Returns the trees of the layers that stand one after the other in each leaf of a tree."""
+    num_layers = len(jax.tree.leaves(tree)[0])
+    return tuple(jax.tree.map(operator.itemgetter(layer), tree) for layer in range(num_layers))
 
 
 class Kernel(nn.Module):

@@ -35,14 +35,14 @@ def beams(table, prompts, decoding, eos_id=EOS):
     last = np.array([prompt[-1] for prompt in prompts])
 
     def advance(tokens, positions, cache):
-        return jnp.asarray(table)[cache[0], tokens], tokens[None]
+        return jnp.asarray(table)[cache, tokens], tokens
 
     @jax.jit
     def run():
         return search(
             advance,
             jnp.asarray(table[before_last, last]),
-            jnp.asarray(last)[None],
+            jnp.asarray(last),
             jnp.asarray(buffer),
             jnp.asarray(lengths),
             jnp.ones(len(prompts), bool),

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.contraction import contract, floats, hold
+from model.contraction import contract
+from model.held import hold
 from model.masked_attention import attend_masked
 
 # (x, kernel, contracted axes, transposed): wide and narrow outputs, and several axes on either side.
@@ -77,17 +78,29 @@ def test_of_a_frozen_kernel_nothing_is_computed_or_kept(x_shape, kernel_shape, i
     assert products(of_x) == products(of_kernel) == products(both) / 2
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('block_bytes', [64, 1 << 20])
 @pytest.mark.parametrize(('x_shape', 'kernel_shape', 'inputs', 'transposed'), SHAPES)
-def test_a_kernel_held_as_bits_gives_the_same_product(x_shape, kernel_shape, inputs, transposed):
+def test_a_held_kernel_gives_the_same_product(
+    x_shape, kernel_shape, inputs, transposed, block_bytes, dtype, monkeypatch
+):
+    monkeypatch.setattr('model.held.BLOCK_BYTES', block_bytes)
     random = np.random.default_rng(0)
-    x = jnp.asarray(random.standard_normal(x_shape), 'bfloat16')
-    kernel = jnp.asarray(random.standard_normal(kernel_shape), 'float32')
-    bits = hold(kernel)
-    assert bits.dtype == jnp.uint16
-    np.testing.assert_array_equal(floats(bits), kernel.astype('bfloat16'))
+    x = jnp.asarray(random.standard_normal(x_shape), dtype)
+    kernel = jnp.asarray(random.standard_normal(kernel_shape), dtype)
+    held = hold(kernel, inputs, transposed=transposed)
+    assert held.values.dtype == {'float32': 'float32', 'bfloat16': 'uint16'}[dtype]
     # The same float32 sums, perhaps in another order.
     expected = contract(x, kernel, inputs, transposed=transposed)
-    np.testing.assert_allclose(contract(x, bits, inputs, transposed=transposed), expected, atol=1e-5)
+    found = contract(x, held, inputs, transposed=transposed)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_rows_of_a_held_table_are_its_own():
+    table = jnp.asarray(np.random.default_rng(0).standard_normal((7, 3)), 'bfloat16')
+    ids = jnp.array([[6, 0], [3, 3]])
+    np.testing.assert_array_equal(hold(table, transposed=True).rows(ids), table[ids].astype('float32'))
 
 
 def test_the_gradient_of_a_bfloat16_product_is_summed_in_float32():

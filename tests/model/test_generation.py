@@ -56,6 +56,12 @@ def test_greedy_text_equals_step_by_step_argmax(tiny):
         np.testing.assert_array_equal(row, new + [0] * (len(row) - len(new)))
 
 
+def test_layers_read_from_their_stack_give_the_same_text(tiny, monkeypatch):
+    expected = generate(*tiny, PROMPTS, GREEDY, **KEYS)
+    monkeypatch.setattr('model.generation._holds', lambda: False)  # as on an accelerator
+    np.testing.assert_array_equal(generate(*tiny, PROMPTS, GREEDY, **KEYS), expected)
+
+
 def test_bfloat16_texts_are_those_of_float32_on_the_same_rounded_kernels(make_model):
     model, params = make_model('llama', compute_dtype='bfloat16', vocab_size=1024)
     exact, _ = make_model('llama', vocab_size=1024)
