@@ -15,7 +15,7 @@ import numpy as np
 from model import kernels
 from model.families import ModelConfig
 from model.layers import Linear, Norm, residual_stddev
-from model.masked_attention import attend_masked
+from model.masked_attention import attend_cached, attend_masked, heads_first
 from model.positions import Rotation, rotate
 from model.ring_attention import ring
 from parallel import rules
@@ -23,7 +23,7 @@ from parallel.placement import balanced_order
 from parallel.rules import constrain
 
 # Of one layer; of a model with [layers] in front of all, or one for each layer.
-#   'key', 'value': [B, S, K, H]
+#   'key', 'value': [B, K, S, H]
 #   'encoder_key', 'encoder_value': the same of an encoder's output; 'encoder_mask': booleans [B, S]
 Cache = dict[str, jax.Array]
 Caches = Cache | tuple[Cache, ...]
@@ -113,7 +113,7 @@ def init_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
 
     What an encoder-decoder's needs besides comes with what is encoded.
     """
-    shape = (config.num_layers, batch_size, length, config.num_kv_heads, config.head_dim)
+    shape = (config.num_layers, batch_size, config.num_kv_heads, length, config.head_dim)
     return {name: jnp.zeros(shape, config.compute_dtype) for name in ('key', 'value')}
 
 
@@ -124,8 +124,8 @@ def extend(cache: Cache, k_BLKH: jax.Array, v_BLKH: jax.Array, positions_BL: jax
     """
     rows_B1 = jnp.arange(positions_BL.shape[0])[:, None]
     return cache | {
-        'key': cache['key'].at[rows_B1, positions_BL].set(k_BLKH, mode='drop'),
-        'value': cache['value'].at[rows_B1, positions_BL].set(v_BLKH, mode='drop'),
+        'key': cache['key'].at[rows_B1, :, positions_BL].set(k_BLKH, mode='drop'),
+        'value': cache['value'].at[rows_B1, :, positions_BL].set(v_BLKH, mode='drop'),
     }
 
 
@@ -190,12 +190,12 @@ class Attention(Projections):
             )
             return self.merge(y_BLNH), None
         cache = extend(cache, k_BLKH, v_BLKH, context.positions_BL)
-        slots_S = jnp.arange(cache['key'].shape[1])
+        slots_S = jnp.arange(cache['key'].shape[2])
         mask_BLS = sees(context.positions_BL[:, :, None], slots_S, config.sliding_window)
         if context.prefix_BL is not None:  # of the input, which fills the first slots
             prefix_BS = jnp.pad(context.prefix_BL, ((0, 0), (0, len(slots_S) - x_BLD.shape[1])))
             mask_BLS |= prefix_BS[:, None, :]
-        y_BLNH = attend_masked(
+        y_BLNH = attend_cached(
             q_BLNH, cache['key'], cache['value'], mask_BLS, context.bias_BNLS, scale=self.scale
         )
         return self.merge(y_BLNH), cache
@@ -216,16 +216,17 @@ class CrossAttention(Projections):
         q_BLNH = self.project(x_BLD, 'query')
         if context.encoded_BSD is None:
             assert cache is not None
-            k_BSKH, v_BSKH = cache['encoder_key'], cache['encoder_value']
+            k_BKSH, v_BKSH = cache['encoder_key'], cache['encoder_value']
             mask_BLS = cache['encoder_mask'][:, None, :]
-        else:
-            k_BSKH, v_BSKH = (self.project(context.encoded_BSD, name) for name in ('key', 'value'))
-            k_BSKH = constrain(k_BSKH, 'batch', 'key_length', 'activation_kv_heads', None)
-            v_BSKH = constrain(v_BSKH, 'batch', 'key_length', 'activation_kv_heads', None)
-            mask_BLS = self._visible(x_BLD.shape[:2], cache, context)
-            if cache is not None:
-                encoder_mask = jnp.broadcast_to(mask_BLS[:, 0], k_BSKH.shape[:2])
-                cache |= {'encoder_key': k_BSKH, 'encoder_value': v_BSKH, 'encoder_mask': encoder_mask}
+            return self.merge(attend_cached(q_BLNH, k_BKSH, v_BKSH, mask_BLS, scale=self.scale)), cache
+        k_BSKH, v_BSKH = (self.project(context.encoded_BSD, name) for name in ('key', 'value'))
+        k_BSKH = constrain(k_BSKH, 'batch', 'key_length', 'activation_kv_heads', None)
+        v_BSKH = constrain(v_BSKH, 'batch', 'key_length', 'activation_kv_heads', None)
+        mask_BLS = self._visible(x_BLD.shape[:2], cache, context)
+        if cache is not None:
+            encoder_mask = jnp.broadcast_to(mask_BLS[:, 0], k_BSKH.shape[:2])
+            kept = {'encoder_key': heads_first(k_BSKH), 'encoder_value': heads_first(v_BSKH)}
+            cache |= kept | {'encoder_mask': encoder_mask}
         return self.merge(attend_masked(q_BLNH, k_BSKH, v_BSKH, mask_BLS, scale=self.scale)), cache
 
     def _visible(self, shape: tuple[int, ...], cache: Cache | None, context: Context) -> jax.Array:

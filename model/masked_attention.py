@@ -9,11 +9,14 @@ B batch · L query length · S key length · N query heads · K key/value heads 
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 from model.contraction import whole
+
+FEW = 32  # queries of a key head; keys, which are more, then stand left in their product (model/held.py)
 
 
 def attend_masked(
@@ -39,26 +42,48 @@ def attend_masked(
     return _attend(q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, scale or q_BLNH.shape[-1] ** -0.5)
 
 
+def attend_cached(
+    q_BLNH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    mask_BLS: jax.Array,
+    bias_BNLS: jax.Array | None = None,
+    *,
+    scale: float | None = None,
+) -> jax.Array:
+    """Returns what `attend_masked` does of keys and values as a cache has them, heads before positions."""
+    scale = scale or q_BLNH.shape[-1] ** -0.5
+    return _weighted(q_BLNH, k_BKSH, v_BKSH, mask_BLS, bias_BNLS, scale)[0]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attend(q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, scale):
     return _forward(q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, scale)[0]
 
 
 def _forward(q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, scale):
-    scores_BKGLS = _scores(_queries(q_BLNH, k_BSKH), _keys(k_BSKH), mask_BLS, bias_BNLS, scale)
+    y_BLNH, log_total = _weighted(
+        q_BLNH, heads_first(k_BSKH), heads_first(v_BSKH), mask_BLS, bias_BNLS, scale
+    )
+    return y_BLNH, (q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, y_BLNH, log_total)
+
+
+def _weighted(q_BLNH, k_BKSH, v_BKSH, mask_BLS, bias_BNLS, scale):
+    """Returns the mean of values by their keys' scores, and the logarithm of what the weights sum to."""
+    scores_BKGLS = _scores(_queries(q_BLNH, k_BKSH.shape[1]), k_BKSH, mask_BLS, bias_BNLS, scale)
     largest = jnp.max(scores_BKGLS, axis=-1, keepdims=True)
     weights = jnp.exp(scores_BKGLS - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    y_BKGLH = einsum('BKGLS,BKSH->BKGLH', weights.astype(q_BLNH.dtype), _keys(v_BSKH)) / total
+    y_BKGLH = einsum('BKGLS,BKSH->BKGLH', weights.astype(q_BLNH.dtype), v_BKSH) / total
     y_BLNH = jnp.moveaxis(y_BKGLH, 3, 1).reshape(q_BLNH.shape).astype(q_BLNH.dtype)
-    return y_BLNH, (q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, y_BLNH, largest + jnp.log(total))
+    return y_BLNH, largest + jnp.log(total)
 
 
 def _backward(scale, residuals, dy_BLNH):
     q_BLNH, k_BSKH, v_BSKH, mask_BLS, bias_BNLS, y_BLNH, log_total = residuals
     dtype = q_BLNH.dtype
-    q_BKGLH, dy_BKGLH, y_BKGLH = (_queries(x, k_BSKH) for x in (q_BLNH, dy_BLNH, y_BLNH))
-    k_BKSH, v_BKSH = _keys(k_BSKH), _keys(v_BSKH)
+    q_BKGLH, dy_BKGLH, y_BKGLH = (_queries(x, k_BSKH.shape[2]) for x in (q_BLNH, dy_BLNH, y_BLNH))
+    k_BKSH, v_BKSH = heads_first(k_BSKH), heads_first(v_BSKH)
     weights = jnp.exp(_scores(q_BKGLH, k_BKSH, mask_BLS, bias_BNLS, scale) - log_total)
     by_weights = einsum('BKGLH,BKSH->BKGLS', dy_BKGLH, v_BKSH)
     along_y = jnp.sum(dy_BKGLH.astype(jnp.float32) * y_BKGLH, axis=-1, keepdims=True)
@@ -81,15 +106,14 @@ def _backward(scale, residuals, dy_BLNH):
 _attend.defvjp(_forward, _backward)
 
 
-def _queries(x_BLNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
+def _queries(x_BLNH: jax.Array, num_kv_heads: int) -> jax.Array:
     """Returns x as [B, K, G, L, H]."""
     batch, length, num_heads, head_dim = x_BLNH.shape
-    num_kv_heads = k_BSKH.shape[2]
     x_BLKGH = x_BLNH.reshape(batch, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
     return jnp.moveaxis(x_BLKGH, 1, 3)
 
 
-def _keys(x_BSKH: jax.Array) -> jax.Array:
+def heads_first(x_BSKH: jax.Array) -> jax.Array:
     """Returns x as [B, K, S, H]."""
     return jnp.swapaxes(x_BSKH, 1, 2)
 
@@ -102,7 +126,10 @@ def _scores(
     scale: float,
 ) -> jax.Array:
     """Returns q kᵀ · scale + bias, float32 [B, K, G, L, S], very negative where the mask is False."""
-    scores = einsum('BKGLH,BKSH->BKGLS', q_BKGLH, k_BKSH) * scale
+    if math.prod(q_BKGLH.shape[2:4]) < FEW:
+        scores = jnp.moveaxis(einsum('BKSH,BKGLH->BKSGL', k_BKSH, q_BKGLH), 2, 4) * scale
+    else:
+        scores = einsum('BKGLH,BKSH->BKGLS', q_BKGLH, k_BKSH) * scale
     if bias_BNLS is not None:
         batch, _, *lengths = bias_BNLS.shape
         scores += bias_BNLS.reshape(batch, *q_BKGLH.shape[1:3], *lengths)

@@ -247,7 +247,7 @@ class Transformer(nn.Module):
             queries_BL = keys_S[None]
         else:
             one = cache[0] if isinstance(cache, tuple) else cache
-            keys_S = jnp.arange(one['key'].shape[-3])
+            keys_S = jnp.arange(one['key'].shape[-2])
         buckets_BLS = relative_buckets(
             queries_BL,
             keys_S,
