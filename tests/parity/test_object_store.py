@@ -55,9 +55,9 @@ def stored(environment: dict[str, str], name: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory) -> Path:
-    """Four parts of 2 MiB."""
+    """Three parts of at most 2 MiB."""
     path = tmp_path_factory.mktemp('text') / 'topics.txt'
-    write_topics(path, 8_000_000)
+    write_topics(path, 4_500_000)
     return path
 
 
