@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,8 @@ def _begin(ray: Any, workers: int) -> None:
     """Joins the cluster of RAY_ADDRESS, or begins one here with `workers` CPUs."""
     if ray.is_initialized():
         return
+    if 'RAY_ADDRESS' in os.environ:
+        _reach(os.environ['RAY_ADDRESS'])
     here = {'num_cpus': workers or os.cpu_count(), 'include_dashboard': False}
     ray.init(
         runtime_env={'env_vars': {'PYTHONPATH': str(ROOT)}},
@@ -62,6 +66,20 @@ def _begin(ray: Any, workers: int) -> None:
         log_to_driver=False,
         **({} if 'RAY_ADDRESS' in os.environ else {'address': 'local', **here}),
     )
+
+
+def _reach(address: str) -> None:
+    """Raises UserError if nothing listens at [ray://]HOST:PORT, which Ray would try for minutes."""
+    found = re.fullmatch(r'(?:ray://)?(.+):(\d+)', address)
+    if found is None:
+        return  # 'auto' and the like, which Ray knows
+    try:
+        socket.create_connection((found[1].strip('[]'), int(found[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f'RAY_ADDRESS={address} cannot be reached ({error}); start the cluster (ray start --head), or '
+            'unset it to begin one on this machine.'
+        ) from error
 
 
 def _result(ray: Any, done: Any) -> Any:

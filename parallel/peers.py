@@ -272,9 +272,12 @@ class Peers:
             step = f'step {of.finished}' if of.finished else 'none'
             verdict += f'; the last step finished there: {step}'
         if say:
+            finished = self.progress.finished
+            when = f'after step {finished}' if finished else 'before its first step'
+            then = 'continues from the newest checkpoint' if finished else 'tries again'
             self.progress.say(
-                f'error: {verdict}. {self.name.capitalize()} ends too, after step {self.progress.finished}; '
-                'the same command, with as many processes as there are, continues from the newest checkpoint.'
+                f'error: {verdict}. {self.name.capitalize()} ends too, {when}; '
+                f'the same command, with as many processes as there are, {then}.'
             )
         sys.stdout.flush()
         for link in self._links.values():

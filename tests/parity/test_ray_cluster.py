@@ -63,6 +63,16 @@ def test_a_killed_worker_loses_nothing(source, whole, workers):
     assert contents(source.parent / name) == whole
 
 
+@pytest.mark.parametrize('address', ['localhost:9', 'ray://localhost:9', 'localhost:99999'])
+def test_a_cluster_out_of_reach_is_named_at_once(source, address):
+    environment = {'RAY_ADDRESS': address}
+    process = begin(source, source.parent / 'nowhere', '--engine=ray', environment=environment)
+    output = process.communicate(timeout=100)[0]
+    assert process.returncode == 2, output
+    assert f'RAY_ADDRESS={address} cannot be reached' in output
+    assert 'Traceback' not in output
+
+
 def test_a_mistake_is_told_as_without_ray(source):
     bad = source.with_name('bad.txt')
     bad.write_bytes(b'fine\n\n\xff\xfe\n' * 3)
