@@ -215,7 +215,7 @@ def _holds() -> bool:
 
 @functools.partial(jax.jit, static_argnames='dtype')
 def _hold(params: Any, *, dtype: str) -> Any:
-    """Returns parameters with separate layers, whose kernels and tokens' vectors are held in `dtype`."""
+    """Returns a decoder's parameters, layer by layer, kernels and vectors of tokens held in `dtype`."""
 
     def hold_one(path: tuple, leaf: jax.Array) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -225,7 +225,8 @@ def _hold(params: Any, *, dtype: str) -> Any:
             return hold(leaf.astype(dtype), inputs=2 if name.endswith('attention/out/kernel') else 1)
         return leaf
 
-    return jax.tree_util.tree_map_with_path(hold_one, separate(params))
+    decoder = {name: tree for name, tree in params.items() if not name.startswith('encoder')}
+    return jax.tree_util.tree_map_with_path(hold_one, separate(decoder))
 
 
 def _emit(request: Request, step: Any, logits_BV: jax.Array, tokens_BS: jax.Array, done_B: jax.Array):
