@@ -36,7 +36,6 @@ for name, module in MODULES.items():
     config.eval_every = 10 if parts == 1 else 0
     config.grad_accumulation = parts
     config.model.dropout_rate = 0.0
-    config.model.num_layers = 1  # deeper ones on meshes: tests/test_layouts.py and tests/model/meshes.py
     config.data.path = str(directory / name)
     config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.context = mesh
     if name == 'masked':
