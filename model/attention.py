@@ -111,10 +111,12 @@ def sees(query: jax.Array, key: jax.Array, window: int) -> jax.Array:
 def init_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
     """Returns an empty cache, in the compute dtype, for `length` positions of every layer.
 
-    What an encoder-decoder's needs besides comes with what is encoded.
+    On CPUs it is float32: to write into bfloat16, their back end converts all of it there and back. What an
+    encoder-decoder's needs besides comes with what is encoded.
     """
     shape = (config.num_layers, batch_size, config.num_kv_heads, length, config.head_dim)
-    return {name: jnp.zeros(shape, config.compute_dtype) for name in ('key', 'value')}
+    dtype = jnp.float32 if jax.default_backend() == 'cpu' else config.compute_dtype
+    return {name: jnp.zeros(shape, dtype) for name in ('key', 'value')}
 
 
 def extend(cache: Cache, k_BLKH: jax.Array, v_BLKH: jax.Array, positions_BL: jax.Array) -> Cache:
@@ -122,10 +124,14 @@ def extend(cache: Cache, k_BLKH: jax.Array, v_BLKH: jax.Array, positions_BL: jax
 
     Positions beyond the cache are dropped.
     """
-    rows_B1 = jnp.arange(positions_BL.shape[0])[:, None]
+    rows, heads, slots = jnp.arange(len(positions_BL))[:, None], slice(None), positions_BL
+    if slots.size == 1 and jax.default_backend() == 'cpu':
+        # Of one index XLA makes no scatter but a slice, which its CPU back end merges into all that reads the
+        # cache, so that a loop copies it four times.
+        rows, heads, slots = rows[..., None], jnp.arange(k_BLKH.shape[2]), slots[..., None]
     return cache | {
-        'key': cache['key'].at[rows_B1, :, positions_BL].set(k_BLKH, mode='drop'),
-        'value': cache['value'].at[rows_B1, :, positions_BL].set(v_BLKH, mode='drop'),
+        name: cache[name].at[rows, heads, slots].set(x_BLKH.astype(cache[name].dtype), mode='drop')
+        for name, x_BLKH in (('key', k_BLKH), ('value', v_BLKH))
     }
 
 

@@ -30,7 +30,7 @@ def lookup(
       blocks: equal parts of the rows, of which the gradient is made and summed one at a time.
     """
     if isinstance(table_VD, Held):
-        return table_VD.rows(ids).astype(dtype)
+        return jnp.take(table_VD.values, ids, axis=0).astype(dtype)
     return _lookup(table_VD, ids, axis, jnp.dtype(dtype), blocks)
 
 

@@ -51,9 +51,15 @@ def attend_cached(
     *,
     scale: float | None = None,
 ) -> jax.Array:
-    """Returns what `attend_masked` does of keys and values as a cache has them, heads before positions."""
+    """Returns what `attend_masked` does of keys and values as a cache has them, heads before positions.
+
+    Products of few queries are in the cache's dtype, lest all of it be converted; of many in q's.
+    """
     scale = scale or q_BLNH.shape[-1] ** -0.5
-    return _weighted(q_BLNH, k_BKSH, v_BKSH, mask_BLS, bias_BNLS, scale)[0]
+    is_few = q_BLNH.shape[1] * q_BLNH.shape[2] < FEW * k_BKSH.shape[1]
+    dtype = k_BKSH.dtype if is_few else q_BLNH.dtype
+    q, k, v = (x.astype(dtype) for x in (q_BLNH, k_BKSH, v_BKSH))
+    return _weighted(q, k, v, mask_BLS, bias_BNLS, scale)[0].astype(q_BLNH.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from model.contraction import contract
-from model.held import hold
+from model.held import hold, multiplies_bfloat16
+from model.lookup import lookup
 from model.masked_attention import attend_masked
 
 # (x, kernel, contracted axes, transposed): wide and narrow outputs, and several axes on either side.
@@ -79,17 +80,18 @@ def test_of_a_frozen_kernel_nothing_is_computed_or_kept(x_shape, kernel_shape, i
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('block_bytes', [64, 1 << 20])
+@pytest.mark.parametrize('in_float32', [False, True])
 @pytest.mark.parametrize(('x_shape', 'kernel_shape', 'inputs', 'transposed'), SHAPES)
 def test_a_held_kernel_gives_the_same_product(
-    x_shape, kernel_shape, inputs, transposed, block_bytes, dtype, monkeypatch
+    x_shape, kernel_shape, inputs, transposed, in_float32, dtype, monkeypatch
 ):
-    monkeypatch.setattr('model.held.BLOCK_BYTES', block_bytes)
+    if in_float32:
+        monkeypatch.setattr('model.held.multiplies_bfloat16', lambda: False)
     random = np.random.default_rng(0)
     x = jnp.asarray(random.standard_normal(x_shape), dtype)
     kernel = jnp.asarray(random.standard_normal(kernel_shape), dtype)
     held = hold(kernel, inputs, transposed=transposed)
-    assert held.values.dtype == {'float32': 'float32', 'bfloat16': 'uint16'}[dtype]
+    assert held.values.dtype == ('float32' if in_float32 or not multiplies_bfloat16() else dtype)
     # The same float32 sums, perhaps in another order.
     expected = contract(x, kernel, inputs, transposed=transposed)
     found = contract(x, held, inputs, transposed=transposed)
@@ -100,7 +102,8 @@ def test_a_held_kernel_gives_the_same_product(
 def test_rows_of_a_held_table_are_its_own():
     table = jnp.asarray(np.random.default_rng(0).standard_normal((7, 3)), 'bfloat16')
     ids = jnp.array([[6, 0], [3, 3]])
-    np.testing.assert_array_equal(hold(table, transposed=True).rows(ids), table[ids].astype('float32'))
+    found = lookup(hold(table, transposed=True), ids, 'vocab', 'bfloat16')
+    np.testing.assert_array_equal(found, table[ids])
 
 
 def test_the_gradient_of_a_bfloat16_product_is_summed_in_float32():
