@@ -31,7 +31,7 @@ def chip(dtype: str) -> Chip:
         return found
     bandwidth = memory_bandwidth() / count
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // count
-    flops = measured_matmul_flops(dtype) / count
+    flops = measured_matmul_flops(dtype, repeats=20) / count
     return Chip('CPU, measured', flops, memory, bandwidth, bandwidth, 0, source='measured now')
 
 
