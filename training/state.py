@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -72,7 +71,6 @@ def init_params(model: nn.Module, seed: int) -> Any:
     return nn.unbox(model.init(jax.random.key(seed), jnp.zeros((1, 8), jnp.int32))['params'])
 
 
-@functools.lru_cache(maxsize=4)
 def boxed_params(model: nn.Module) -> Any:
     """Returns the parameters' abstract tree, each leaf in a box that names its logical axes."""
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32)))['params']
