@@ -34,8 +34,7 @@ class Held:
 def hold(kernel: jax.Array, inputs: int = 1, *, transposed: bool = False) -> Held:
     """Returns a kernel [I, O] of `inputs` input axes, or [O, I] if `transposed`, of float32 or bfloat16.
 
-    Where the processor cannot multiply bfloat16, which then takes longer than reading float32, it is held as
-    float32.
+    Where the processor cannot multiply bfloat16, it is held as float32, once instead of in every product.
     """
     if not transposed:
         kernel = jnp.moveaxis(kernel, range(inputs), range(-inputs, 0))

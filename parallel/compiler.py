@@ -10,8 +10,8 @@ OPTIONS: dict[str, dict[str, int | bool]] = {
     # LLVM takes twice as long at its level 3, most of it over random numbers, and the code is no faster
     # (docs/log.md).
     'cpu': {'xla_backend_optimization_level': 1},
-    # Collectives start early and run beside computation, as TPUs' compiler has it by itself; NVIDIA's images
-    # set it for every program (docs.nvidia.com/jax-toolbox, Environment Variables).
+    # Collectives start early and run beside computation; NVIDIA's images set it for every program
+    # (docs.nvidia.com/jax-toolbox, Environment Variables).
     'gpu': {'xla_gpu_enable_latency_hiding_scheduler': True},
 }
 

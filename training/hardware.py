@@ -30,7 +30,8 @@ def peak_flops(dtype: str) -> float | None:
     """Returns the peak FLOP/s of all devices together, or None for an unknown chip.
 
     Of a GPU or TPU it is the bfloat16 peak, whatever `dtype`. A CPU has no useful datasheet: there it is what
-    a large matrix product reaches now, in `dtype`; None for several processes, which may share the cores.
+    a large matrix product reaches when first asked, in `dtype`; None for several processes, which may share
+    the cores.
     """
     kind = jax.devices()[0].device_kind
     if jax.default_backend() == 'cpu':
@@ -43,9 +44,9 @@ def peak_flops(dtype: str) -> float | None:
 
 @functools.cache
 def measured_matmul_flops(dtype: str, size: int = 1536, repeats: int = 10) -> float:
-    """Returns the best FLOP/s of `repeats` square matrix products of `size` on one device, measured once.
+    """Returns the best FLOP/s of `repeats` square matrix products of `size` on one device.
 
-    Simulated devices share the cores of one, so its peak is that of all.
+    It is measured once a process. Simulated devices share the cores of one, so its peak is that of all.
     """
     with jax.set_mesh(jax.make_mesh((1,), ('device',), devices=jax.local_devices()[:1])):
         x = jnp.ones((size, size), dtype)
