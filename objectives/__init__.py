@@ -4,7 +4,7 @@ check(config, model_config, tokenizer)                 UserError if they do not 
 lengths(config)                                        tokens of a row that decoder and encoder read
 make_batch(rows_RT, *, tokenizer, config, seeds_R)     NumPy; seeds_R decide what is random in a row
 loss(model, params, batch, *, config, dropout_key)     (loss sum, weight, sums of metrics)
-rescale(gradients, batch, *, config)                   where there is one: of the sums over a whole batch
+row_factors(batch, *, config, rows)                    where there is one: of the gradients of tables' rows
 LOOKUPS                                                where tables are looked up: training/table_rows.py
 row(config), lay_out(examples, config)                 of labelled examples: objectives/task_rows.py
 train_flops_per_row(config, model_config, tokenizer)   where the model is no Transformer: what a row costs

@@ -1,20 +1,28 @@
 """CBOW with negative sampling: the mean of a word's neighbours predicts it (Mikolov et al. 2013a, 2013b).
 
-B rows · M places · N blocks · S places in a block · K noise words · O offsets of neighbours · D width
+B rows · M places · P places with a margin of W on either side · N blocks · S places in a block ·
+K noise words · O offsets of neighbours · D width
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from objectives import word_windows
-from objectives.word_windows import LOOKUPS, lengths, make_batch
+from objectives.word_windows import lengths, make_batch
 
-__all__ = ['LOOKUPS', 'check', 'lengths', 'loss', 'make_batch', 'rescale', 'train_flops_per_row']
+__all__ = ['LOOKUPS', 'check', 'lengths', 'loss', 'make_batch', 'row_factors', 'train_flops_per_row']
+
+LOOKUPS = {  # training/table_rows.py
+    'words_BP': ('center_embedding',),
+    'words_BM': ('context_embedding',),
+    'noise_BNK': ('context_embedding',),
+}
 
 
 def check(config: Any, model_config: Any, tokenizer: Any) -> None:
@@ -48,7 +56,7 @@ def loss(
     has_BM = (number_BM > 0).astype(jnp.float32)
     vectors = lambda table, entry: word_windows.vectors(params, table, batch, entry)  # noqa: E731
     means_BMD = weighted_neighbours(
-        near_OBM / jnp.maximum(number_BM, 1.0), vectors('center_embedding', 'words_BM')
+        near_OBM / jnp.maximum(number_BM, 1.0), vectors('center_embedding', 'words_BP')
     )
     scores_BM = jnp.sum(means_BMD * vectors('context_embedding', 'words_BM'), axis=-1)
     noise_BNSK = word_windows.scores(
@@ -63,55 +71,60 @@ def loss(
     return total, jnp.sum(has_BM), {}
 
 
-def rescale(gradients: Any, batch: dict[str, jax.Array], *, config: Any) -> Any:
-    """Returns the gradients of a whole batch at the rates of words (word_windows.at_word_rates)."""
+def row_factors(batch: dict[str, jax.Array], *, config: Any, rows: int) -> dict[str, jax.Array]:
+    """Returns the factors of words' gradients, {table: [rows]} (word_windows.word_factors)."""
     window = config.words.window
-    has_BM = jnp.max(neighbour_mask(batch, window), axis=0)
-    return word_windows.at_word_rates(gradients, batch, word_windows.in_blocks(has_BM, window), config)
+    has_BNS = word_windows.in_blocks(jnp.max(neighbour_mask(batch, window), axis=0), window)
+    return word_windows.word_factors(batch, has_BNS, LOOKUPS, config, rows)
 
 
 def neighbour_mask(batch: dict[str, jax.Array], window: int) -> jax.Array:
     """Returns float32 [O, B, M]: 1 where a place has the one at an offset within its window and document."""
-    documents_BM, windows_BM = batch['documents_BM'], batch['windows_BM']
+    documents_BP, windows_BM = batch['documents_BP'], batch['windows_BM']
+    documents_BM = word_windows.inner(documents_BP, window)
     near = [
-        (abs(offset) <= windows_BM) & (documents_BM == _shifted(documents_BM, offset, window))
+        (abs(offset) <= windows_BM) & (documents_BM == _at(documents_BP, offset, window))
         for offset in _offsets(window)
     ]
     return (jnp.stack(near) & (documents_BM > 0)).astype(jnp.float32)
 
 
 @jax.custom_vjp
-def weighted_neighbours(weights_OBM: jax.Array, x_BMD: jax.Array) -> jax.Array:
-    """Returns [B, M, D]: Σ over offsets o of weights [o, b, m] · x [b, m + o], without weights' gradient.
+def weighted_neighbours(weights_OBM: jax.Array, x_BPD: jax.Array) -> jax.Array:
+    """Returns [B, M, D]: Σ over offsets o of weights [o, b, m] · x [b, W + m + o], without weights' gradient.
 
     Some ten sums, which on CPUs take a third of the time of a product with a band matrix (docs/log.md).
     """
     window = len(weights_OBM) // 2
-    terms = (
-        weights_BM[..., None] * _shifted(x_BMD, offset, window)
+    return _sum(
+        weights_BM[..., None] * _at(x_BPD, offset, window)
         for offset, weights_BM in zip(_offsets(window), weights_OBM, strict=True)
     )
-    return functools.reduce(jnp.add, terms)
 
 
 def _by_neighbours(weights_OBM: jax.Array, by_sums_BMD: jax.Array) -> tuple[None, jax.Array]:
     """A place is at offset −o from the one that is at offset o from it."""
     window = len(weights_OBM) // 2
-    transposed = [
-        _shifted(weights_BM, offset, window)
-        for offset, weights_BM in zip(_offsets(window), weights_OBM[::-1], strict=True)
-    ]
-    return None, weighted_neighbours(jnp.stack(transposed), by_sums_BMD)
+    ends = [(0, 0), (2 * window, 2 * window)]
+    weights_OBQ = jnp.pad(weights_OBM, [(0, 0), *ends])
+    by_sums_BQD = jnp.pad(by_sums_BMD, [*ends, (0, 0)])
+    return None, _sum(
+        _at(weights_BQ, -offset, window)[..., None] * _at(by_sums_BQD, -offset, window)
+        for offset, weights_BQ in zip(_offsets(window), weights_OBQ, strict=True)
+    )
 
 
 weighted_neighbours.defvjp(lambda weights, x: (weighted_neighbours(weights, x), weights), _by_neighbours)
+
+
+def _sum(terms: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def _offsets(window: int) -> list[int]:
     return [*range(-window, 0), *range(1, window + 1)]
 
 
-def _shifted(x_BM: jax.Array, offset: int, window: int) -> jax.Array:
-    """Returns [B, M, …] with what [B, M, …] has at m + offset; 0 past the ends."""
-    padded = jnp.pad(x_BM, [(0, 0), (window, window), *[(0, 0)] * (x_BM.ndim - 2)])
-    return jax.lax.slice_in_dim(padded, window + offset, window + offset + x_BM.shape[1], axis=1)
+def _at(x_BP: jax.Array, offset: int, window: int) -> jax.Array:
+    """Returns [B, M, …]: for each place within the margin, what [B, P, …] has at an offset from it."""
+    return jax.lax.slice_in_dim(x_BP, window + offset, x_BP.shape[1] - window + offset, axis=1)

@@ -11,9 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from objectives import word_windows
-from objectives.word_windows import LOOKUPS, lengths, make_batch
+from objectives.word_windows import lengths, make_batch
 
-__all__ = ['LOOKUPS', 'check', 'lengths', 'loss', 'make_batch', 'rescale', 'train_flops_per_row']
+__all__ = ['LOOKUPS', 'check', 'lengths', 'loss', 'make_batch', 'row_factors', 'train_flops_per_row']
+
+LOOKUPS = {  # training/table_rows.py
+    'words_BM': ('center_embedding',),
+    'words_BP': ('context_embedding',),
+    'noise_BNK': ('context_embedding',),
+}
 
 
 def check(config: Any, model_config: Any, tokenizer: Any) -> None:
@@ -46,8 +52,8 @@ def loss(
     mask_BNST = word_windows.pair_mask(batch, window)
     pairs_BNS = jnp.sum(mask_BNST, axis=-1)
     centers_BMD = word_windows.vectors(params, 'center_embedding', batch, 'words_BM')
-    contexts_BMD = word_windows.vectors(params, 'context_embedding', batch, 'words_BM')
-    around_BNTD = word_windows.with_neighbours(contexts_BMD, window)
+    contexts_BPD = word_windows.vectors(params, 'context_embedding', batch, 'words_BP')
+    around_BNTD = word_windows.with_neighbours(contexts_BPD, window)
     noise_BNKD = word_windows.vectors(params, 'context_embedding', batch, 'noise_BNK')
     scores = word_windows.scores(  # of neighbours and noise at once
         word_windows.in_blocks(centers_BMD, window),
@@ -60,7 +66,7 @@ def loss(
     return total, jnp.sum(pairs_BNS), {}
 
 
-def rescale(gradients: Any, batch: dict[str, jax.Array], *, config: Any) -> Any:
-    """Returns the gradients of a whole batch at the rates of words (word_windows.at_word_rates)."""
+def row_factors(batch: dict[str, jax.Array], *, config: Any, rows: int) -> dict[str, jax.Array]:
+    """Returns the factors of words' gradients, {table: [rows]} (word_windows.word_factors)."""
     pairs_BNS = jnp.sum(word_windows.pair_mask(batch, config.words.window), axis=-1)
-    return word_windows.at_word_rates(gradients, batch, pairs_BNS, config)
+    return word_windows.word_factors(batch, pairs_BNS, LOOKUPS, config, rows)

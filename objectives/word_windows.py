@@ -3,12 +3,13 @@
 Places of a row stand in blocks of S, each of which sees W places more on either side and shares K noise
 words, so that all scores of a block are matrix products.
 
-R, B rows · L tokens in a row · M places left after thinning · N blocks · S places in a block ·
-W window · T = S + 2 W · K noise words · V vocabulary · D width
+R, B rows · L tokens in a row · M places left after thinning · P = M + 2 W, with a margin of empty places on
+either side · N blocks · S places in a block · W window · T = S + 2 W · K noise words · V vocabulary · D width
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -24,10 +25,7 @@ from objectives import cross_entropy
 
 BLOCK = 32  # places; more would share noise words among too many of them (docs/log.md)
 GUIDE = 1 << 20  # equal parts of 0 … 1
-LOOKUPS = {  # training/table_rows.py
-    'words_BM': ('center_embedding', 'context_embedding'),
-    'noise_BNK': ('context_embedding',),
-}
+Lookups = Mapping[str, tuple[str, ...]]  # of training/table_rows.py
 NOISE_SHARE = 0.3  # of the pairs of a word with noise, in what its gradient is divided by
 
 
@@ -128,28 +126,32 @@ def make_batch(
       seeds_R: uint64.
 
     Returns:
-      int32 words_BM, documents_BM (counted from 1; 0 where nothing is), windows_BM (1 … W), and
+      int32 words_BM and words_BP; documents_BP (counted from 1; 0 where nothing is), windows_BM (1 … W), and
       noise_BNK, ids of noise words for each block of places.
     """
     keys, size = config.words, places(tokenizer, config)
     share = kept_share(tokenizer, keys.subsample)
     count, length = len(rows_RT), config.sequence_length
-    batch: dict[str, np.ndarray] = {
-        name: np.zeros((count, size), np.int32) for name in ('words_BM', 'documents_BM', 'windows_BM')
-    }
+    words_BP, documents_BP = np.zeros((2, count, size + 2 * keys.window), np.int32)
+    windows_BM = np.zeros((count, size), np.int32)
     blocks = size // block(keys.window)
-    batch['noise_BNK'] = np.zeros((count, blocks, keys.shared_negatives), np.int32)
+    noise_BNK = np.zeros((count, blocks, keys.shared_negatives), np.int32)
     ids_RL = rows_RT[:, :length]
     documents_RL = np.cumsum(ids_RL == tokenizer.bos_id, axis=1, dtype=np.int32) + 1
     for row, seed in enumerate(seeds_R):
         rng = np.random.default_rng(seed)
         kept = np.flatnonzero(rng.random(length, np.float32) < share[ids_RL[row]])[:size]
-        batch['words_BM'][row, : len(kept)] = ids_RL[row, kept]
-        batch['documents_BM'][row, : len(kept)] = documents_RL[row, kept]
-        batch['windows_BM'][row] = rng.integers(1, keys.window + 1, size)
-        shape = batch['noise_BNK'].shape[1:]
-        batch['noise_BNK'][row] = draw_noise(rng, shape, tokenizer, keys.noise_power)
-    return batch
+        words_BP[row, keys.window :][: len(kept)] = ids_RL[row, kept]
+        documents_BP[row, keys.window :][: len(kept)] = documents_RL[row, kept]
+        windows_BM[row] = rng.integers(1, keys.window + 1, size)
+        noise_BNK[row] = draw_noise(rng, noise_BNK.shape[1:], tokenizer, keys.noise_power)
+    return {
+        'words_BM': np.ascontiguousarray(inner(words_BP, keys.window)),
+        'words_BP': words_BP,
+        'documents_BP': documents_BP,
+        'windows_BM': windows_BM,
+        'noise_BNK': noise_BNK,
+    }
 
 
 def lengths(config: Any) -> cross_entropy.Lengths:
@@ -176,18 +178,23 @@ def in_blocks(x_BM: jax.Array, window: int) -> jax.Array:
     return x_BM.reshape(x_BM.shape[0], -1, block(window), *x_BM.shape[2:])
 
 
-def with_neighbours(x_BM: jax.Array, window: int) -> jax.Array:
-    """Returns [B, N, S + 2 W, …]: blocks of [B, M, …] and `window` places on either side, 0 at the ends."""
-    size, rest = block(window), [(0, 0)] * (x_BM.ndim - 2)
-    x = jnp.pad(x_BM, [(0, 0), (window, size - window), *rest])
-    x = x.reshape(x.shape[0], -1, size, *x.shape[2:])  # N + 1 blocks, shifted by the window
+def inner(x_BP: Any, window: int) -> Any:
+    """Returns [B, M, …] of [B, P, …]: without the margin."""
+    return x_BP[:, window : x_BP.shape[1] - window]
+
+
+def with_neighbours(x_BP: jax.Array, window: int) -> jax.Array:
+    """Returns [B, N, T, …] of [B, P, …]: blocks of places, and `window` more on either side of each."""
+    size, rest = block(window), [(0, 0)] * (x_BP.ndim - 2)
+    x = jnp.pad(x_BP, [(0, 0), (0, size - 2 * window), *rest])
+    x = x.reshape(x.shape[0], -1, size, *x.shape[2:])  # N + 1 blocks
     return jnp.concatenate([x[:, :-1], x[:, 1:, : 2 * window]], axis=2)
 
 
 def pair_mask(batch: dict[str, jax.Array], window: int) -> jax.Array:
     """Returns float32 [B, N, S, T]: 1 where a place has another within its window and document."""
-    documents_BNS = in_blocks(batch['documents_BM'], window)[..., None]
-    around_BNT = with_neighbours(batch['documents_BM'], window)[:, :, None]
+    documents_BNS = in_blocks(inner(batch['documents_BP'], window), window)[..., None]
+    around_BNT = with_neighbours(batch['documents_BP'], window)[:, :, None]
     radius_BNS = in_blocks(batch['windows_BM'], window)[..., None]
     size = block(window)
     distance_ST = jnp.abs(jnp.arange(size + 2 * window) - window - jnp.arange(size)[:, None])
@@ -196,7 +203,10 @@ def pair_mask(batch: dict[str, jax.Array], window: int) -> jax.Array:
 
 
 def vectors(params: Any, table: str, batch: dict[str, jax.Array], entry: str) -> jax.Array:
-    """Returns the vectors that a table has for an entry of a batch, ids of words: float32 [*ids.shape, D]."""
+    """Returns the vectors that a table has for an entry of a batch, ids of words: float32 [*ids.shape, D].
+
+    In place of a table there may be {entry: vectors} (training/table_rows.py).
+    """
     found = params[table]
     return found[entry] if isinstance(found, dict) else lookup(found, batch[entry], 'vocab')
 
@@ -211,10 +221,11 @@ def noise_loss(scores_BNSK: jax.Array, weights_BNS: jax.Array) -> jax.Array:
     return jnp.sum(jnp.mean(jax.nn.softplus(scores_BNSK), axis=-1) * weights_BNS)
 
 
-def at_word_rates(
-    gradients: dict[str, jax.Array], batch: dict[str, jax.Array], pairs_BNS: jax.Array, config: Any
+def word_factors(
+    batch: dict[str, jax.Array], pairs_BNS: jax.Array, lookups: Lookups, config: Any, rows: int
 ) -> dict[str, jax.Array]:
-    """Returns the gradients of a whole batch such that each word moves by the mean over its own pairs.
+    """Returns what gradients of a whole batch are multiplied by, such that each word moves by the mean over
+    its own pairs: {table: float32 [V]}.
 
     The step divides a gradient by the number of all pairs; here it is multiplied by that, and divided by how
     many pairs the word itself has in the batch, or by words.least_pairs if it has fewer. So a rare word moves
@@ -224,23 +235,23 @@ def at_word_rates(
     Args:
       pairs_BNS: pairs of each place; a noise word has negatives / shared_negatives of those of its block, and
         counts NOISE_SHARE of them, since most are told apart already and have hardly a gradient.
+      lookups: LOOKUPS of the objective.
+      rows: V.
     """
     keys = config.words
     noise_BN = jnp.sum(pairs_BNS, axis=-1) * (NOISE_SHARE * keys.negatives / keys.shared_negatives)
+    pairs_BM = pairs_BNS.reshape(batch['words_BM'].shape)
     pairs = {
-        'words_BM': pairs_BNS.reshape(batch['words_BM'].shape),
+        'words_BM': pairs_BM,
+        'words_BP': jnp.pad(pairs_BM, [(0, 0), (keys.window, keys.window)]),
         'noise_BNK': jnp.broadcast_to(noise_BN[..., None], batch['noise_BNK'].shape),
     }
+    counts = {table: jnp.zeros(rows) for tables in lookups.values() for table in tables}
+    for entry, tables in lookups.items():
+        for table in tables:
+            counts[table] = counts[table].at[batch[entry]].add(pairs[entry])
     total = jnp.sum(pairs_BNS)
-
-    def rated(table: str, gradient_VD: jax.Array) -> jax.Array:
-        counts_V = jnp.zeros(len(gradient_VD))
-        for entry, tables in LOOKUPS.items():
-            if table in tables:
-                counts_V = counts_V.at[batch[entry].ravel()].add(pairs[entry].ravel())
-        return gradient_VD * (total / jnp.maximum(counts_V, keys.least_pairs))[:, None]
-
-    return {table: rated(table, gradient_VD) for table, gradient_VD in gradients.items()}
+    return {table: total / jnp.maximum(counts_V, keys.least_pairs) for table, counts_V in counts.items()}
 
 
 def scores(x_BNSD: jax.Array, y_BNTD: jax.Array, model: Any) -> jax.Array:

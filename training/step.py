@@ -42,14 +42,11 @@ def make_train_step(
             "compute_dtype='bfloat16', or leave gradient_dtype='float32'."
         )
     whole = _make_step(model, objective, config, optimizer, schedule)
-    if not hasattr(objective, 'LOOKUPS'):
-        return whole
-    on_rows = _make_step(model, table_rows.objective_on_rows(objective), config, optimizer, schedule)
+    on_rows = _make_step_on_rows(model, objective, config, optimizer, schedule)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        if table_rows.suffice(objective, config, state):
-            return table_rows.step(on_rows, objective.LOOKUPS, optimizer, state, batch)
-        return whole(state, batch)
+        step = on_rows if table_rows.suffice(objective, config, state) else whole
+        return step(state, batch)
 
     return train_step
 
@@ -84,8 +81,9 @@ def _make_step(
         if getattr(model.config, 'dropout_rate', 0.0) > 0:  # word vectors have none
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         grads, sums = accumulate(state, batch, key)
-        if hasattr(objective, 'rescale'):
-            grads = objective.rescale(grads, batch, config=config)
+        if hasattr(objective, 'row_factors'):
+            factors = objective.row_factors(batch, config=config, rows=_rows(state.params))
+            grads = jax.tree.map(lambda g, factors_V: g * factors_V[:, None], grads, factors)
         weight = jnp.maximum(sums.pop('weight'), 1e-8)
         metrics = {name: value / weight for name, value in sums.items() if name != 'nll'}
 
@@ -97,33 +95,89 @@ def _make_step(
             jax.tree.map(lambda g: g * scale, grads), state.opt_state, state.params
         )
         params = optax.apply_updates(state.params, updates)
-        keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
-        params, opt_state = keep(params, state.params), keep(opt_state, state.opt_state)
+        params, opt_state = _where(finite, params, state.params), _where(finite, opt_state, state.opt_state)
         ema_params = state.ema_params
         if ema_params is not None:
             made = (state.step - state.skipped_steps).astype(jnp.float32)
             decay = jnp.minimum(config.ema_decay, (1 + made) / (10 + made))  # forgets the initial weights
             ema_params = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, ema_params, params)
 
-        skipped = 1 - finite.astype(jnp.int32)
-        new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            ema_params=ema_params,
-            skipped_steps=state.skipped_steps + skipped,
-            skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
-            frozen=state.frozen,
-        )
-        metrics |= {
-            'grad_norm': norm,
-            'learning_rate': jnp.asarray(schedule(state.step - state.skipped_steps), jnp.float32),
-            'skipped_steps': new_state.skipped_steps,
-            'skipped_in_a_row': new_state.skipped_in_a_row,
-        }
-        return new_state, metrics
+        metrics['grad_norm'] = norm
+        state = state._replace(params=params, opt_state=opt_state, ema_params=ema_params)
+        return _counted(state, metrics, finite, schedule)
 
     return train_step
+
+
+def _make_step_on_rows(
+    model: nn.Module,
+    objective: Any,
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the same step for what `table_rows.suffice` admits.
+
+    Gradients are those of each look-up by itself. Their sums' norm is worked out in steps that are logged;
+    in the others it is NaN.
+    """
+
+    def loss_sums(vectors: Any, batch: Batch):
+        loss, weight, sums = objective.loss(model, vectors, batch, config=config)
+        return loss, {'weight': weight, 'loss': loss, **sums}
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        vectors = table_rows.look_up(state.params, objective.LOOKUPS, batch)
+        grads, sums = jax.grad(loss_sums, has_aux=True)(vectors, batch)
+        weight = jnp.maximum(sums.pop('weight'), 1e-8)
+        metrics = {name: value / weight for name, value in sums.items() if name != 'nll'}
+
+        rows = _rows(state.params)
+        factors = objective.row_factors(batch, config=config, rows=rows)
+        factors = jax.tree.map(lambda factor: factor / weight, factors)
+        updates: Any
+        updates, opt_state = optimizer.update(table_rows.scaled(grads, factors, batch), state.opt_state)
+        finite = jnp.isfinite(metrics['loss'])
+        step, rate = state.step + 1, schedule(state.step - state.skipped_steps)
+        metrics['grad_norm'] = jax.lax.cond(
+            (step % config.log_every == 0) | (step == config.num_steps),
+            lambda: table_rows.norm_of_sums(updates, batch, rows) / rate,
+            lambda: jnp.float32(jnp.nan),
+        )
+        state = state._replace(
+            params=table_rows.add(state.params, updates, batch, where=finite),
+            opt_state=_where(finite, opt_state, state.opt_state),
+        )
+        return _counted(state, metrics, finite, schedule)
+
+    return train_step
+
+
+def _rows(tables: Any) -> int:
+    """Returns how many rows an objective's tables have."""
+    return jax.tree.leaves(tables)[0].shape[0]
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def _counted(
+    state: TrainState, metrics: Metrics, finite: jax.Array, schedule: optax.Schedule
+) -> tuple[TrainState, Metrics]:
+    """Returns the state and the metrics with one step more, made or skipped."""
+    skipped = 1 - finite.astype(jnp.int32)
+    counted = state._replace(
+        step=state.step + 1,
+        skipped_steps=state.skipped_steps + skipped,
+        skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
+    )
+    metrics |= {
+        'learning_rate': jnp.asarray(schedule(state.step - state.skipped_steps), jnp.float32),
+        'skipped_steps': counted.skipped_steps,
+        'skipped_in_a_row': counted.skipped_in_a_row,
+    }
+    return counted, metrics
 
 
 def round_matrices(params: Any) -> Any:

@@ -1,43 +1,44 @@
 """A training step that reads and writes only those rows of tables that its batch looks up.
 
-A table of words has 10⁵ rows, of which a batch meets some thousands: to go over all of it for the gradient,
-the optimizer and the new parameters costs several times what the batch does (docs/log.md).
+A table of words has 10⁵ rows, of which a batch meets some thousands: to go over all of it for the gradient
+and the new parameters costs several times what the batch does. Plain descent is linear in the gradient, so
+that each look-up's own can be added to its row, without their sums being made first (docs/log.md).
 
 An objective that offers this has LOOKUPS, {entry of the batch that is ids: names of the tables}. Its loss
-takes, in place of a table, {entry: vectors [*ids.shape, D]}.
+takes, in place of a table, {entry: vectors [*ids.shape, D]}; where it is finite, so are its gradients.
 
 P look-ups of a batch, of which several may be of one row · V rows of a table · D width
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from collections.abc import Mapping
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from training.state import TrainState
 
 Batch = dict[str, jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-ROW_BY_ROW = ('sgd', 'adagrad')  # optimizers that leave a row without a gradient as it is
-NO_TABLE = -1
+Tables = Mapping[str, jax.Array]  # {table: [V, D]}
+Vectors = dict[str, dict[str, jax.Array]]  # {table: {entry: [*ids.shape, D]}}
 
 
 def suffice(objective: ModuleType, config: ConfigDict, state: TrainState) -> bool:
     """Returns whether a step can go by rows; asked while it is traced, with the mesh in use.
 
-    A moving average changes all rows. Devices that share tables sum whole gradients into their shards
-    (parallel/collectives.py), and parts of a batch share none of their look-ups.
+    A moving average changes all rows; clipping needs the sums' norm before any is added, which is worked out
+    from the updates, and so takes a rate above 0 from the first step on. Devices that share tables sum whole
+    gradients into their shards (parallel/collectives.py), and parts of a batch share none of their look-ups.
     """
     return (
         hasattr(objective, 'LOOKUPS')
-        and config.optimizer.name in ROW_BY_ROW
+        and config.optimizer.name == 'sgd'
+        and config.optimizer.learning_rate > 0
+        and not config.optimizer.warmup_steps
+        and not config.optimizer.clip_norm
         and config.grad_accumulation == 1
         and jax.sharding.get_abstract_mesh().size <= 1
         and state.ema_params is None
@@ -45,81 +46,51 @@ def suffice(objective: ModuleType, config: ConfigDict, state: TrainState) -> boo
     )
 
 
-def objective_on_rows(objective: ModuleType) -> Any:
-    """Returns an objective whose parameters are small tables, one row a look-up, as `step` makes them."""
-
-    def loss(model: Any, params: Any, batch: Batch, **options: Any):
-        vectors = {}
-        for table, small in params.items():
-            entries = [entry for entry, tables in objective.LOOKUPS.items() if table in tables]
-            found = _vectors(small, [batch[entry] for entry in entries])
-            vectors[table] = dict(zip(entries, found, strict=True))
-        return objective.loss(model, vectors, batch, **options)
-
-    return SimpleNamespace(loss=loss, rescale=objective.rescale)
+def look_up(tables: Tables, lookups: Mapping[str, tuple[str, ...]], batch: Batch) -> Vectors:
+    """Returns the vectors of every look-up."""
+    return {
+        name: {
+            entry: table.at[batch[entry]].get(mode='promise_in_bounds')
+            for entry, of_tables in lookups.items()
+            if name in of_tables
+        }
+        for name, table in tables.items()
+    }
 
 
-def step(
-    inner: Step,
-    lookups: Mapping[str, tuple[str, ...]],
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    batch: Batch,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Returns inner(state, batch), a step of `objective_on_rows`, over small tables and ids of their rows.
+def scaled(vectors: Vectors, factors: Tables, batch: Batch) -> Vectors:
+    """Returns vectors times the factor that their row has, as [P, 1, D]; factors are {table: [V]}.
 
-    Small tables have a row for each look-up, in the order of LOOKUPS. Of those that are of one row, the first
-    stands for all: ids are its number, gradients are summed there, and it alone is written back.
+    That is the shape in which XLA's scatter takes rows, and any other would be copied to it.
     """
-    rows = jax.tree.leaves(state.params)[0].shape[0]
-    ids_P = jnp.concatenate([batch[entry].ravel() for entry in lookups])
-    places_P = jnp.arange(ids_P.size, dtype=jnp.int32)
-    first_P = jnp.full(rows, ids_P.size, jnp.int32).at[ids_P].min(places_P)[ids_P]
-    written_P = jnp.where(first_P == places_P, ids_P, rows)  # past the end: dropped
-
-    small_batch, ends, end = dict(batch), {}, 0
-    for entry, tables in lookups.items():
-        start, end = end, end + batch[entry].size
-        small_batch[entry] = first_P[start:end].reshape(batch[entry].shape)
-        # No first look-up is in a later entry, so that a table needs none of those.
-        ends |= dict.fromkeys(tables, end)
-    ends = (
-        ends,
-        optax.tree.map_params(
-            optimizer, lambda _, end: end, state.opt_state, ends, transform_non_params=lambda _: NO_TABLE
-        ),
-    )
-
-    def take(table: jax.Array, end: int) -> jax.Array:
-        return table if end == NO_TABLE else table.at[ids_P[:end]].get(mode='promise_in_bounds')
-
-    def put(table: jax.Array, small: jax.Array, end: int) -> jax.Array:
-        if end == NO_TABLE:
-            return small
-        return table.at[written_P[:end]].set(small, mode='drop', unique_indices=True)
-
-    whole = state.params, state.opt_state
-    params, opt_state = jax.tree.map(take, whole, ends)
-    new, metrics = inner(state._replace(params=params, opt_state=opt_state), small_batch)
-    params, opt_state = jax.tree.map(put, whole, (new.params, new.opt_state), ends)
-    return new._replace(params=params, opt_state=opt_state), metrics
+    return {
+        name: {
+            entry: vector.reshape(-1, 1, vector.shape[-1]) * factors[name][batch[entry].reshape(-1, 1, 1)]
+            for entry, vector in of_table.items()
+        }
+        for name, of_table in vectors.items()
+    }
 
 
-@jax.custom_vjp
-def _vectors(small_PD: jax.Array, ids: list[jax.Array]) -> list[jax.Array]:
-    """Returns the look-ups of each entry, [*ids.shape, D]; their gradients are summed at the ids."""
-    ends = list(itertools.accumulate(of_entry.size for of_entry in ids))
-    parts = jnp.split(small_PD, ends[:-1])
-    return [part.reshape(*of_entry.shape, *part.shape[1:]) for part, of_entry in zip(parts, ids, strict=True)]
+def add(tables: Tables, vectors: Vectors, batch: Batch, where: jax.Array) -> Tables:
+    """Returns the tables with each vector [P, 1, D] added to its row; as they were if `where` is false."""
+    added = dict(tables)
+    for name, of_table in vectors.items():
+        for entry, vectors_P1D in of_table.items():
+            ids_P1 = jnp.where(where, batch[entry].reshape(-1, 1), len(added[name]))  # past the end: dropped
+            added[name] = added[name].at[ids_P1].add(vectors_P1D, mode='drop')
+    return added
 
 
-def _sums_at_ids(residuals: Any, by_vectors: list[jax.Array]) -> tuple[jax.Array, None]:
-    small_PD, ids = residuals
-    total = jnp.zeros_like(small_PD)
-    for of_entry, gradient in zip(ids, by_vectors, strict=True):
-        flat = gradient.reshape(-1, *small_PD.shape[1:])
-        total = total.at[of_entry.ravel()].add(flat, mode='promise_in_bounds')
-    return total, None
+def norm_of_sums(vectors: Vectors, batch: Batch, rows: int) -> jax.Array:
+    """Returns the Euclidean norm of what `add` adds to tables of V `rows`, without a table of sums.
 
-
-_vectors.defvjp(lambda small_PD, ids: (_vectors(small_PD, ids), (small_PD, ids)), _sums_at_ids)
+    The first look-up of a row has the sum of all.
+    """
+    squares = jnp.zeros(())
+    for of_table in vectors.values():
+        ids_P = jnp.concatenate([batch[entry].ravel() for entry in of_table])
+        vectors_PD = jnp.concatenate([vectors_P1D[:, 0] for vectors_P1D in of_table.values()])
+        first_P = jnp.full(rows, ids_P.size).at[ids_P].min(jnp.arange(ids_P.size))[ids_P]
+        squares += jnp.sum(jnp.square(jnp.zeros_like(vectors_PD).at[first_P].add(vectors_PD)))
+    return jnp.sqrt(squares)

@@ -52,10 +52,11 @@ def minus_log_sigmoid(x):
 
 
 def neighbours(batch, row, at):
-    document, radius = batch['documents_BM'][row, at], batch['windows_BM'][row, at]
-    size = batch['documents_BM'].shape[1]
+    radius, size = batch['windows_BM'][row, at], batch['windows_BM'].shape[1]
+    margin = (batch['documents_BP'].shape[1] - size) // 2
+    documents = batch['documents_BP'][row, margin : margin + size]
     around = range(max(0, at - radius), min(size, at + radius + 1))
-    return [other for other in around if other != at and batch['documents_BM'][row, other] == document > 0]
+    return [other for other in around if other != at and documents[other] == documents[at] > 0]
 
 
 @pytest.mark.parametrize('objective', [skip_gram, cbow])
@@ -204,7 +205,8 @@ def test_a_word_moves_by_the_mean_over_its_pairs(config, tokenizer, rows, object
     batch = objective.make_batch(rows, tokenizer=tokenizer, config=config, seeds_R=SEEDS)
     weight = objective.loss(model, params, batch, config=config)[1]
     sums = jax.grad(lambda params: objective.loss(model, params, batch, config=config)[0])(params)
-    rated = objective.rescale(sums, batch, config=config)['center_embedding'][3:43] / weight
+    factors = objective.row_factors(batch, config=config, rows=model.config.vocab_size)
+    rated = (sums['center_embedding'] * factors['center_embedding'][:, None])[3:43] / weight
     pairs = np.zeros(40)
     for row in range(2):
         for at, word in enumerate(batch['words_BM'][row]):
