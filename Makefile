@@ -23,7 +23,9 @@ LATEST_FIRST := $(foreach minor,14 13 12 11,python3.$(minor) $(wildcard $(PYENV_
 PYTHON = $(call python,11,python3 $(LATEST_FIRST))
 NEWEST_PYTHON = $(call python,12,$(LATEST_FIRST))
 
-# Modules are compiled when first imported, which halves the time of an installation.
+# Modules are compiled when first imported, which halves the time of an installation. Images of containers often forbid
+# Python to keep what it compiled: each of the tests' processes would compile a thousand modules anew, in 3 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 install: .venv/.installed
