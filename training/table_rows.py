@@ -30,15 +30,18 @@ def suffice(objective: ModuleType, config: ConfigDict, state: TrainState) -> boo
     """Returns whether a step can go by rows; asked while it is traced, with the mesh in use.
 
     A moving average changes all rows; clipping needs the sums' norm before any is added, which is worked out
-    from the updates, and so takes a rate above 0 from the first step on. Devices that share tables sum whole
-    gradients into their shards (parallel/collectives.py), and parts of a batch share none of their look-ups.
+    from the updates, and so takes a rate above 0: a warm-up begins at 0, and half a cosine comes to it before
+    its end, in float32. Devices that share tables sum whole gradients into their shards
+    (parallel/collectives.py), and parts of a batch share none of their look-ups.
     """
+    options = config.optimizer
     return (
         hasattr(objective, 'LOOKUPS')
-        and config.optimizer.name == 'sgd'
-        and config.optimizer.learning_rate > 0
-        and not config.optimizer.warmup_steps
-        and not config.optimizer.clip_norm
+        and options.name == 'sgd'
+        and options.learning_rate > 0
+        and not options.warmup_steps
+        and (options.schedule != 'cosine' or options.final_learning_rate > 0)
+        and not options.clip_norm
         and config.grad_accumulation == 1
         and jax.sharding.get_abstract_mesh().size <= 1
         and state.ema_params is None

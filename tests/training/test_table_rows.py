@@ -78,6 +78,7 @@ def test_a_step_that_is_not_finite_leaves_tables_as_they_were():
         {'optimizer.name': 'adagrad'},
         {'optimizer.clip_norm': 1.0},
         {'optimizer.warmup_steps': 2},
+        {'optimizer.schedule': 'cosine'},
         {'grad_accumulation': 2},
     ],
 )
