@@ -60,7 +60,8 @@ def main(words: list[str]) -> None:
     command, *rest = words
     least, most, expected = COMMANDS[choose('command', command, COMMANDS)]
     if len(rest) < least or (most and len(rest) > most):
-        raise UserError(f'{command} takes {expected}; {len(rest)} words were given.')
+        number = f'{least}' if least == most else f'at least {least}'
+        raise UserError(f'{command} takes {expected}, {number}; given: {len(rest)}.')
     if command == 'plot' and not OUTPUT.value:
         raise UserError('plot needs --output=FILE.png.')
     command_line.check_output('output', OUTPUT.value)

@@ -89,7 +89,7 @@ def _parse(argv: list[str], needs_config: bool) -> list[str]:
         config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else base.get_config()
         keys = flatten(config) if config is not None else {}
     except flags.Error as error:
-        raise UserError(f'{error} {argv[0]} --help lists the flags.') from error
+        raise UserError(f'{str(error).rstrip(".")}. {argv[0]} --help lists the flags.') from error
     except (AttributeError, KeyError, OSError) as error:
         for argument in argv[1:]:
             match = re.match(r'--?(?:no)?config\.([^=]+)', argument)

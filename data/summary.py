@@ -73,16 +73,21 @@ def _lines(result: Summary) -> list[tuple[str, str]]:
     lines = [('tokenizer', f'{result.tokenizer.vocab_size:,} pieces')]
     if result.manifest:
         train, held_out = result.manifest['train'], result.manifest['eval']
+        counted = result.manifest.get('cooccurrences')
+        on = '' if counted else ' to train on'
         documents, size, tokens = (train[key] + held_out[key] for key in ('documents', 'bytes', 'tokens'))
         lines += [
             ('documents', f'{documents:,}'),
             ('text', f'{size:,} bytes'),
             ('tokens', f'{tokens:,} ({size / tokens:.2f} bytes each)'),
             ('held out', f'{held_out["documents"]:,} documents, {held_out["bytes"] / size:.2%} of the bytes'),
-            ('rows', f'{train["rows"]:,} of {_row_length(result.manifest)} tokens to train on'),
+            ('rows', f'{train["rows"]:,} of {_row_length(result.manifest)} tokens{on}'),
             ('packing', _packing(result.manifest)),
             ('shards', f'{len(train["shards"])} to train on, {len(held_out["shards"])} held out'),
         ]
+        if counted:
+            records = f'{counted["records"]:,} co-occurrences in {counted["rows"]:,} rows to train on'
+            lines.append(('records', records))
         lines += [('left out', reason) for reason in manifest.left_out(result.manifest)]
     if not result.was_finished:
         lines.append(('time', f'{result.seconds:.1f} s'))

@@ -27,10 +27,10 @@ def check(config: Any, model_config: Any, tokenizer: Any) -> None:
         raise UserError(
             "objective='glove' learns from co-occurrences; set data.cooccurrence_window and prepare the text."
         )
-    if config.words.x_max <= 0 or config.words.alpha < 0:
-        raise UserError(
-            f'words.x_max={config.words.x_max} must be above 0, words.alpha={config.words.alpha} not below.'
-        )
+    if config.words.x_max <= 0:
+        raise UserError(f'words.x_max={config.words.x_max} must be above 0; the paper has 100.')
+    if config.words.alpha < 0:
+        raise UserError(f'words.alpha={config.words.alpha} must not be negative; the paper has 0.75.')
 
 
 def make_batch(rows_RT: np.ndarray, **_: Any) -> dict[str, np.ndarray]:

@@ -152,9 +152,14 @@ def _find_run(checkpoint: str) -> RunOrigin:
     place, _, wanted = (checkpoint, '', '') if Path(checkpoint).is_dir() else checkpoint.rpartition('@')
     directory = Path(place or checkpoint)
     if not (directory / 'checkpoints').is_dir():
+        fault = (
+            'has no checkpoints/ and no config.json of a published model'
+            if directory.exists()
+            else 'does not exist'
+        )
         raise UserError(
-            f'--checkpoint={checkpoint}: {directory} has no checkpoints/ and no config.json of a published '
-            "model; give a --workdir of train.py, a directory in Hugging Face's format, FILE.gguf or hf:NAME."
+            f'--checkpoint={checkpoint}: {directory} {fault}; give a --workdir of train.py, a directory in '
+            "Hugging Face's format, FILE.gguf or hf:NAME."
         )
     best_metric = experiment.load(directory / 'config.json').best_metric
     checkpoints = Checkpoints(directory / 'checkpoints', best_metric=best_metric, read_only=True)

@@ -151,7 +151,7 @@ def test_a_run_that_goes_on_does_not_need_what_it_began_from(bert, tokenizer, tm
 
 def test_nothing_is_found_without_a_name_or_at_a_wrong_one(tmp_path):
     assert beginning.find(base.get_config(), tmp_path, make_mesh(MESH)) == Beginning()
-    with pytest.raises(UserError, match=r"initial_checkpoint='nowhere': .*nowhere has no checkpoints/"):
+    with pytest.raises(UserError, match=r"initial_checkpoint='nowhere': .*nowhere does not exist; give"):
         beginning.find(tuning(Path('nowhere')), tmp_path, make_mesh(MESH))
 
 

@@ -138,7 +138,8 @@ def test_scripts_take_a_published_model(published, tmp_path):
     for command, message in (
         (('evaluate.py', f'--checkpoint={published}'), 'is a published model; give --data'),
         (('convert.py', f'--from={published}', f'--to={tmp_path}'), 'is there and not empty'),
-        (('generate.py', '--checkpoint=nothing', '--prompt=a'), 'nothing has no checkpoints/'),
+        (('generate.py', '--checkpoint=nothing', '--prompt=a'), 'nothing does not exist'),
+        (('generate.py', '--checkpoint=docs', '--prompt=a'), 'docs has no checkpoints/'),
         (
             ('generate.py', f'--checkpoint={published}', '--prompt=a', '--num_return_sequences=2'),
             'would be the same',
