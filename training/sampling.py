@@ -95,10 +95,11 @@ def sample(
 
 
 def _neighbours(params: Any, tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
-    """Returns 'word: neighbour 0.71, …' for each word; one that the vocabulary lacks has none."""
+    """Returns 'word: neighbour 0.71, …' for each word; of one that the vocabulary lacks, that it does."""
     known = vectors.of_model(params, tokenizer)
     texts = []
     for word in words:
         found = word_similarity.nearest(known, word, 8) if word in known.ids else []
-        texts.append(f'{word}: ' + ', '.join(f'{neighbour} {score:.2f}' for neighbour, score in found))
+        near = ', '.join(f'{neighbour} {score:.2f}' for neighbour, score in found)
+        texts.append(f'{word}: {near or "not in the vocabulary"}')
     return texts
