@@ -84,8 +84,7 @@ def _make_step(
         if hasattr(objective, 'row_factors'):
             factors = objective.row_factors(batch, config=config, rows=_rows(state.params))
             grads = jax.tree.map(lambda g, factors_V: g * factors_V[:, None], grads, factors)
-        weight = jnp.maximum(sums.pop('weight'), 1e-8)
-        metrics = {name: value / weight for name, value in sums.items() if name != 'nll'}
+        weight, metrics = _means(sums)
 
         norm = optax.tree.norm(grads) / weight
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
@@ -119,7 +118,7 @@ def _make_step_on_rows(
     """Returns the same step for what `table_rows.suffice` admits.
 
     Gradients are those of each look-up by itself. Their sums' norm is worked out in steps that are logged;
-    in the others it is NaN.
+    in the others it is NaN. The loss alone tells whether a step is finite.
     """
 
     def loss_sums(vectors: Any, batch: Batch):
@@ -129,8 +128,7 @@ def _make_step_on_rows(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         vectors = table_rows.look_up(state.params, objective.LOOKUPS, batch)
         grads, sums = jax.grad(loss_sums, has_aux=True)(vectors, batch)
-        weight = jnp.maximum(sums.pop('weight'), 1e-8)
-        metrics = {name: value / weight for name, value in sums.items() if name != 'nll'}
+        weight, metrics = _means(sums)
 
         rows = _rows(state.params)
         factors = objective.row_factors(batch, config=config, rows=rows)
@@ -151,6 +149,12 @@ def _make_step_on_rows(
         return _counted(state, metrics, finite, schedule)
 
     return train_step
+
+
+def _means(sums: Metrics) -> tuple[jax.Array, Metrics]:
+    """Returns the weight of a batch, and the means over it that are shown."""
+    weight = jnp.maximum(sums['weight'], 1e-8)
+    return weight, {name: value / weight for name, value in sums.items() if name not in ('weight', 'nll')}
 
 
 def _rows(tables: Any) -> int:
