@@ -4,6 +4,9 @@ Payload is the size of a collective's whole array: what an all-gather gives, a r
 all-reduce does both with. On the wire is what each of n devices sends in a ring (Thakur et al. 2005, section
 4): (n − 1)/n of the payload, twice that of an all-reduce, all of a permutation. What slices of TPUs send each
 other over their network, the compiler hands to the runtime, as sends of what is to be summed over them.
+
+A collective is alone when, in the order in which the program runs, no work stands between its start and its
+end: while it is sent, the device waits.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from planning.hlo import Instruction, Program
 SLICES = 'slices'  # stands for a mesh axis in what slices send each other
 SUM_OVER_SLICES = '_xla_megascale_transfer_type="ALL_REDUCE"'
 KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
+WORK = {'fusion', 'dot', 'convolution', 'custom-call', 'while', 'call'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,29 +34,34 @@ class Traffic:
 
     kind: str
     axes: tuple[str, ...]
+    dimensions: int  # of the torus along which they go, which may be fewer than the axes lie over
     dtype: str
     count: int
     payload: int  # bytes
     wire: int  # bytes
+    alone: int  # bytes of the wire's that are sent while nothing is computed
 
 
-def measure(program: Program, mesh_shape: Mapping[str, int], slices: int = 1) -> list[Traffic]:
+def measure(
+    program: Program, mesh_shape: Mapping[str, int], rings: Mapping[str, tuple[int, ...]], slices: int = 1
+) -> list[Traffic]:
     """Returns the traffic of a program, largest first.
 
     Args:
-      program: parsed HLO.
+      program: parsed HLO, in the order in which it runs.
       mesh_shape: mesh axis → devices, in the order in which devices are numbered.
+      rings: mesh axis → sizes of the rings of hardware that make it up, outermost first.
       slices: of TPUs, which a network joins.
     """
-    counts: Counter[tuple[str, tuple[str, ...], str]] = Counter()
-    payloads, wires = counts.copy(), counts.copy()
+    counts: Counter[tuple[str, tuple[str, ...], int, str]] = Counter()
+    payloads, wires, alone = counts.copy(), counts.copy(), counts.copy()
     seen: set[tuple[str, ...]] = set()
-    scatters = _scatter_fusions(program)
+    scatters, overlapped = _scatter_fusions(program), _overlapped(program)
     for computation, instruction, times in program.executed():
         kind = instruction.opcode.removesuffix('-start')
         if kind == 'send' and SUM_OVER_SLICES in instruction.rest:
             size, dtype = instruction.result[0].size * times, instruction.result[0].dtype
-            key = ('all-reduce', (SLICES,), dtype)
+            key = ('all-reduce', (SLICES,), 1, dtype)
             counts[key] += times
             payloads[key] += size
             wires[key] += round(2 * size * (slices - 1) / slices)
@@ -72,13 +81,35 @@ def measure(program: Program, mesh_shape: Mapping[str, int], slices: int = 1) ->
             continue
         payload = _payload(instruction, kind, len(group), computation in scatters) * times
         dtype = instruction.result[0].dtype if instruction.result else ''
-        key = (kind, _axes(group, mesh_shape), dtype)
+        key = (kind, *_axes(group, mesh_shape, rings), dtype)
         counts[key] += times
         payloads[key] += payload
         share = 1.0 if kind == 'collective-permute' else (len(group) - 1) / len(group)
-        wires[key] += round(payload * share * (2 if kind == 'all-reduce' else 1))
-    traffic = [Traffic(*key, counts[key], payloads[key], wires[key]) for key in counts]
+        wire = round(payload * share * (2 if kind == 'all-reduce' else 1))
+        wires[key] += wire
+        if not chain and (computation, instruction.name) not in overlapped:
+            alone[key] += wire
+    traffic = [Traffic(*key, counts[key], payloads[key], wires[key], alone[key]) for key in counts]
     return sorted(traffic, key=lambda each: -each.wire)
+
+
+def _overlapped(program: Program) -> set[tuple[str, str]]:
+    """Returns (computation, instruction) of what is started and ended with work between."""
+    found = set()
+    for name in program.runs:
+        lines = program.computations[name]
+        for first, start in enumerate(lines):
+            if not start.opcode.endswith('-start'):
+                continue
+            for line in lines[first + 1 :]:
+                if line.opcode in WORK:
+                    found.add((name, start.name))
+                    for called in itertools.chain(*start.called.values()):
+                        found |= {(called, each.name) for each in program.computations.get(called, [])}
+                    break
+                if line.opcode.endswith('-done') and start.name in line.operands:
+                    break
+    return found
 
 
 def _scatter_fusions(program: Program) -> set[str]:
@@ -133,7 +164,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(','))
 
 
-def _axes(group: Sequence[int], mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns the mesh axes along which the devices of a group differ."""
-    places = np.array(np.unravel_index(np.array(group), tuple(mesh_shape.values())))
-    return tuple(itertools.compress(mesh_shape, places.min(axis=1) != places.max(axis=1)))
+def _axes(
+    group: Sequence[int], mesh_shape: Mapping[str, int], rings: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[str, ...], int]:
+    """Returns the mesh axes along which the devices of a group differ, and how many rings of these axes."""
+    sizes = [rings.get(axis, (size,)) for axis, size in mesh_shape.items()]
+    places = np.array(np.unravel_index(np.array(group), tuple(itertools.chain(*sizes))))
+    differ = (places.min(axis=1) != places.max(axis=1)).tolist()
+    of_ring = [axis for axis, its in zip(mesh_shape, sizes, strict=True) for _ in its]
+    return tuple(dict.fromkeys(itertools.compress(of_ring, differ))), sum(differ)

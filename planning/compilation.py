@@ -97,8 +97,9 @@ def cache_path(config: ConfigDict, topology: Topology | None) -> Path:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = ''
-    here = [platform.node(), os.environ.get('XLA_FLAGS', ''), os.environ.get('JAX_PLATFORMS', '')]
-    digest.update(json.dumps([versions, topology.name if topology else here]).encode())
+    flags = [os.environ.get(name, '') for name in ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')]
+    here = [platform.node(), os.environ.get('JAX_PLATFORMS', '')]
+    digest.update(json.dumps([versions, flags, topology.name if topology else here]).encode())
     return Path.home() / '.cache' / 'lathe' / 'plans' / f'{digest.hexdigest()[:32]}.json'
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from planning.chips import Chip
+from planning.collectives import Traffic
 from planning.roofline import Roofline, roofline
 from planning.step import Step
 
@@ -58,12 +60,8 @@ class Plan:
             'suggestions': list(self.suggestions),
         }
         if self.step.fits:
-            result['roofline'] = dataclasses.asdict(roof) | {
-                'seconds': roof.seconds,
-                'waiting': roof.waiting,
-                'interconnect': roof.interconnect,
-                'bound_by': roof.bound_by,
-            }
+            derived = ('seconds', 'interconnect', 'bound_by', 'tokens_per_second', 'mfu')
+            result['roofline'] = dataclasses.asdict(roof) | {name: getattr(roof, name) for name in derived}
             result['run'] = {'tokens': self.train_tokens, 'hours': self.hours}
             if self.price is not None:
                 result['run']['dollars'] = self.hours * self.chips * self.price
@@ -106,23 +104,27 @@ def _show_work(plan: Plan, console: Console) -> None:
     table.add_row('operations', f'{count(step.flops / devices)}{again}', time(roof.compute))
     table.add_row('memory, each thing once', size(step.least_moved), time(roof.memory))
     table.add_row('memory, as compiled', size(step.moved), f'({time(roof.memory_as_compiled)})')
-    for traffic in step.collectives[:8]:
-        where = '+'.join(traffic.axes)
-        table.add_row(
-            f'{traffic.kind} over {where}, {traffic.dtype}, {traffic.count} times',
-            f'{size(traffic.payload)}, {size(traffic.wire)} on the wire',
-            '',
-        )
-    payload, wire = (sum(getattr(t, name) for t in step.collectives) for name in ('payload', 'wire'))
+    alike: dict[str, list[Traffic]] = {}
+    for each in step.collectives:
+        alike.setdefault(f'{each.kind} over {"+".join(each.axes)}, {each.dtype}', []).append(each)
+    for label, several in list(alike.items())[:8]:
+        table.add_row(f'{label}, {sum(each.count for each in several)} times', _sent(several), '')
     if step.collectives:
-        table.add_row('all collectives', f'{size(payload)}, {size(wire)} on the wire', '')
+        table.add_row('all collectives', _sent(step.collectives), '')
     for axes, seconds in roof.links.items():
         table.add_row(f'links of {axes}', '', time(seconds))
+    if roof.alone:
+        table.add_row('what is sent alone', '', time(roof.alone))
     console.print(table)
     if step.unknown_loops:
         console.print(
             f'  {step.unknown_loops} loops of unknown length were taken to run once', style='yellow'
         )
+
+
+def _sent(several: Sequence[Traffic]) -> str:
+    payload, wire, alone = (sum(getattr(t, name) for t in several) for name in ('payload', 'wire', 'alone'))
+    return f'{size(payload)}, {size(wire)} on the wire' + (f', {size(alone)} alone' if alone else '')
 
 
 def _show_run(plan: Plan, console: Console) -> None:
@@ -141,7 +143,7 @@ def _show_run(plan: Plan, console: Console) -> None:
 
 def show_ranking(plans: list[tuple[str, Plan | str]], console: Console) -> None:
     """Prints plans of one run side by side, in the order given; a text stands for one that failed."""
-    table = Table('mesh', 'parts', 'remat', 'peak', 'step', 'waiting', 'bound by', 'MFU', box=None)
+    table = Table('mesh', 'parts', 'remat', 'peak', 'step', 'alone', 'bound by', 'MFU', box=None)
     for column in table.columns[3:]:
         column.justify = 'right'
     for label, plan in plans:
@@ -152,7 +154,7 @@ def show_ranking(plans: list[tuple[str, Plan | str]], console: Console) -> None:
             table.add_row(*cells, f'[red]{size(plan.step.peak)}[/]', 'does not fit')
         else:
             roof = plan.roofline
-            rest = (time(roof.waiting), roof.bound_by, f'{roof.mfu:.1%}')
+            rest = (time(roof.alone), roof.bound_by, f'{roof.mfu:.1%}')
             table.add_row(*cells, size(plan.step.peak), time(roof.seconds), *rest)
     console.print(table)
 

@@ -1,7 +1,7 @@
 """The least time a step can take on a chip: by its products, its memory, and its links.
 
 Williams et al. 2009, with a third roof for the interconnect. Each is a lower bound of its own, and so is the
-largest of them: it is reached if all three kinds of work overlap perfectly.
+largest of them. What the compiled program sends while it computes nothing adds to the time of its products.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from planning import collectives
 from planning.chips import Chip
 from planning.step import Step
 
-WAITED = {'tensor', 'context'}
-
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
@@ -23,8 +21,9 @@ class Roofline:
     memory: float
     memory_as_compiled: float  # by the bytes of the compiled program, of which caches may save some
     links: dict[str, float]  # by mesh axes, such as 'fsdp' or 'data+fsdp'
-    tokens_per_second: float
-    mfu: float  # the model's operations in that time, of what the chips could do
+    alone: float  # for what is sent, as compiled, while nothing is computed
+    tokens: int
+    model_seconds: float  # for the model's operations alone
 
     @property
     def interconnect(self) -> float:
@@ -34,22 +33,26 @@ class Roofline:
     @property
     def seconds(self) -> float:
         """The least time of a step."""
-        return max(self.compute, self.memory, self.interconnect)
+        return max(self.compute + self.alone, self.memory, self.interconnect)
 
     @property
-    def waiting(self) -> float:
-        """The least time of a step in which products wait for what the tensor and context axes send.
+    def tokens_per_second(self) -> float:
+        """Tokens of a step in its least time."""
+        return self.tokens / self.seconds
 
-        Within a layer they need it at once, while kernels and gradients can travel during other layers.
-        """
-        waited = sum(seconds for axes, seconds in self.links.items() if WAITED & set(axes.split('+')))
-        return max(self.compute + waited, self.memory, self.interconnect)
+    @property
+    def mfu(self) -> float:
+        """The model's operations in the least time, of what the chips could do."""
+        return self.model_seconds / self.seconds
 
     @property
     def bound_by(self) -> str:
         """Which roof is the lowest."""
-        times = {'compute': self.compute, 'memory': self.memory, 'interconnect': self.interconnect}
-        return max(times, key=lambda name: times[name])
+        if self.seconds == self.memory:
+            return 'memory'
+        return (
+            'compute' if self.seconds > self.interconnect and self.compute >= self.alone else 'interconnect'
+        )
 
 
 def roofline(step: Step, chip: Chip) -> Roofline:
@@ -58,20 +61,28 @@ def roofline(step: Step, chip: Chip) -> Roofline:
     for size in step.mesh.values():
         devices *= size
     links: dict[str, float] = {}
+    alone = 0.0
     for traffic in step.collectives:
-        dimensions = min(sum(step.rings.get(axis, 1) for axis in traffic.axes), chip.dimensions or 1)
         name = '+'.join(traffic.axes)
-        between = traffic.axes == (collectives.SLICES,)
-        bandwidth = chip.network_bandwidth if between else chip.axis_bandwidth(dimensions)
-        links[name] = links.get(name, 0.0) + traffic.wire / bandwidth
-    compute = step.flops / devices / chip.flops
-    memory = step.least_moved / chip.memory_bandwidth
-    seconds = max(compute, memory, max(links.values(), default=0.0))
+        if traffic.axes == (collectives.SLICES,):
+            whole = own = chip.network_bandwidth
+        else:  # other collectives may use the axes' other links at the same time
+            whole = chip.axis_bandwidth(
+                _dimensions(sum(step.rings.get(axis, 1) for axis in traffic.axes), chip)
+            )
+            own = chip.axis_bandwidth(_dimensions(traffic.dimensions, chip))
+        links[name] = links.get(name, 0.0) + traffic.wire / whole
+        alone += traffic.alone / own
     return Roofline(
-        compute=compute,
-        memory=memory,
+        compute=step.flops / devices / chip.flops,
+        memory=step.least_moved / chip.memory_bandwidth,
         memory_as_compiled=step.moved / chip.memory_bandwidth,
         links=links,
-        tokens_per_second=step.tokens / seconds,
-        mfu=step.model_flops / devices / chip.flops / seconds,
+        alone=alone,
+        tokens=step.tokens,
+        model_seconds=step.model_flops / devices / chip.flops,
     )
+
+
+def _dimensions(rings: int, chip: Chip) -> int:
+    return min(rings, chip.dimensions or 1)

@@ -193,10 +193,10 @@ def _label(layout: Any) -> str:
 
 
 def _order(plan: Plan | str) -> tuple[int, float, float]:
-    """Those that fit by the time with waiting, then by that without any overlap; then the others."""
+    """Those that fit by the least time, then by that without any overlap; then the others."""
     if isinstance(plan, str):
         return 2, math.inf, math.inf
     if not plan.fits:
         return 1, plan.step.peak, 0.0
     roof = plan.roofline
-    return 0, round(roof.waiting, 5), roof.compute + roof.memory + sum(roof.links.values())
+    return 0, round(roof.seconds, 5), roof.compute + roof.memory + sum(roof.links.values())

@@ -149,9 +149,10 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         'optimizer': _bytes(abstract.opt_state),
         'batch': _bytes(batch),
     }
+    ring_sizes = {axis: rings.find(mesh, axis) for axis in mesh.axis_names}
     known = {
         'mesh': dict(mesh.shape),
-        'rings': {axis: len(rings.find(mesh, axis)) for axis in mesh.axis_names},
+        'rings': {axis: len(sizes) for axis, sizes in ring_sizes.items()},
         'tokens': config.batch_size * (lengths.tokens + lengths.encoder_tokens),
         'num_params': freezing.size(abstract.whole_params()),
         'compute_dtype': model.config.compute_dtype,
@@ -181,7 +182,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         least_moved=memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         + 2 * max(peak - memory.argument_size_in_bytes, 0),
-        collectives=tuple(collectives.measure(program, mesh.shape, meshes.num_slices(devices))),
+        collectives=tuple(collectives.measure(program, mesh.shape, ring_sizes, meshes.num_slices(devices))),
         unknown_loops=program.unknown_loops,
     )
 

@@ -20,7 +20,7 @@ MESH = {'data': 4, 'fsdp': 16, 'tensor': 1, 'context': 1}
 def measure(instruction: str, mesh=MESH) -> collectives.Traffic:
     """The traffic of a program of one instruction."""
     text = f'ENTRY %main (x: f32[]) -> f32[] {{\n  %x = f32[] parameter(0)\n  {instruction}\n}}\n'
-    (traffic,) = collectives.measure(hlo.parse(text), mesh)
+    (traffic,) = collectives.measure(hlo.parse(text), mesh, {})
     return traffic
 
 
@@ -98,9 +98,64 @@ ENTRY %main (x: bf16[4,128], y: f32[64,128]) -> f32[4,128] {
 
 
 def test_what_tpu_compilers_write_in_several_pieces_counts_once():
-    gather, scatter = sorted(collectives.measure(hlo.parse(CHAIN), MESH), key=lambda each: each.kind)
+    gather, scatter = sorted(collectives.measure(hlo.parse(CHAIN), MESH, {}), key=lambda each: each.kind)
     assert (gather.kind, gather.count, gather.payload) == ('all-gather', 1, 16384)
     assert (scatter.kind, scatter.payload, scatter.wire) == ('reduce-scatter', 32768, 30720)
+    assert (gather.alone, scatter.alone) == (0, 30720)  # the first is merged with products
+
+
+@pytest.mark.parametrize(
+    ('groups', 'dimensions'),
+    [
+        ('{{0,1,2,3}}', 1),
+        ('{{0,4,8,12}}', 1),
+        ('{{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}}', 2),
+        ('{}', 3),
+    ],
+)
+def test_a_collective_may_go_along_fewer_dimensions_than_its_axis(groups, dimensions):
+    text = (
+        f'ENTRY %main (x: f32[]) -> f32[] {{\n  %g = bf16[64] all-gather(%x), replica_groups={groups}\n}}\n'
+    )
+    (traffic,) = collectives.measure(hlo.parse(text), MESH, {'fsdp': (4, 4)})
+    assert traffic.dimensions == dimensions
+
+
+GATHER = 'all-gather-start(%x), replica_groups=[4,16]<=[64], dimensions={0}'
+CALL = 'call-start(%x), to_apply=%on_a_sparse_core'
+
+
+@pytest.mark.parametrize(
+    ('start', 'between', 'alone'),
+    [
+        (GATHER, '%p = f32[8] fusion(%y), kind=kOutput, calls=%f', False),
+        (GATHER, '%p = f32[8] bitcast(%y)', True),
+        (CALL, '%p = f32[8] convolution(%y, %y)', False),
+        (CALL, '%p = f32[8] get-tuple-element(%y), index=0', True),
+    ],
+)
+def test_what_is_sent_with_no_work_beside_it_is_alone(start, between, alone):
+    text = f"""
+%f (y.1: f32[8]) -> f32[8] {{
+  ROOT %y.1 = f32[8] parameter(0)
+}}
+
+%on_a_sparse_core (x.1: bf16[4,128]) -> bf16[64,128] {{
+  %x.1 = bf16[4,128] parameter(0)
+  ROOT %all-gather.1 = bf16[64,128] all-gather(%x.1), replica_groups=[4,16]<=[64], dimensions={{0}}
+}}
+
+ENTRY %main (x: bf16[4,128], y: f32[8]) -> bf16[64,128] {{
+  %x = bf16[4,128] parameter(0)
+  %y = f32[8] parameter(1)
+  %s = (bf16[4,128], bf16[64,128]) {start}
+  {between}
+  %e = bf16[64,128] {start.split('-start')[0]}-done(%s)
+  ROOT %after = f32[8] fusion(%e), kind=kOutput, calls=%f
+}}
+"""
+    (traffic,) = collectives.measure(hlo.parse(text), MESH, {})
+    assert traffic.alone == (traffic.wire if alone else 0)
 
 
 ON_EIGHT = """
@@ -121,7 +176,7 @@ def step(kernels, x):  # a gather in each of 5 iterations, and a sum at the end
 shape = lambda s, spec: jax.ShapeDtypeStruct(s, jnp.float32, sharding=NamedSharding(mesh, spec))
 with jax.set_mesh(mesh):
     compiled = jax.jit(step).lower(shape((5, 64, 64), P(None, 'fsdp')), shape((16, 64), P(('data', 'fsdp')))).compile()
-print(json.dumps([dataclasses.asdict(t) for t in collectives.measure(hlo.parse(compiled.as_text()), mesh.shape)]))
+print(json.dumps([dataclasses.asdict(t) for t in collectives.measure(hlo.parse(compiled.as_text()), mesh.shape, {})]))
 """
 
 

@@ -95,7 +95,7 @@ def test_the_best_layout_is_looked_for(plan):
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert len(made['ranking']) == 2
-    times = [each['roofline']['waiting'] for each in made['ranking']]
+    times = [each['roofline']['seconds'] for each in made['ranking']]
     assert times == sorted(times)
 
 
@@ -124,6 +124,21 @@ def test_a_plan_of_tpus_that_are_not_here(plan):
     assert wire < 1.1 * 3 * 2 * step['num_params'] * 63 / 64
     whole = sum(each['wire'] for each in step['collectives'] if each['kind'] == 'all-reduce')
     assert whole < 0.1 * wire
+
+
+@needs_libtpu
+@pytest.mark.parametrize(('topology', 'alone'), [('v6e:4x4', 0.1), ('v4:2x2x4', 0.6)])
+def test_what_compilers_are_told_lets_sending_and_computing_overlap(plan, topology, alone):
+    arguments = (
+        *('--config=configs/llama.py:60m', '--config.gradient_dtype=bfloat16', '--json'),
+        *('--config.model.embed_dim=2048', '--config.model.num_heads=16', '--config.model.mlp_dim=5632'),
+        *('--config.batch_size=16', '--config.grad_accumulation=1', '--config.tokenizer.vocab_size=8192'),
+        f'--topology={topology}',
+    )
+    done = plan(*arguments)
+    assert done.returncode == 0, done.stderr
+    sent = json.loads(done.stdout)['step']['collectives']
+    assert sum(each['alone'] for each in sent) < alone * sum(each['wire'] for each in sent)
 
 
 @needs_libtpu

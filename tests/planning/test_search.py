@@ -102,8 +102,8 @@ STEP = Step(
     moved=0,
     least_moved=8 * 10**9,
     collectives=(
-        Traffic('all-gather', ('fsdp',), 'bf16', 1, 10**9, 2 * 10**9),
-        Traffic('all-reduce', ('tensor',), 'bf16', 1, 10**9, 3 * 10**9),
+        Traffic('all-gather', ('fsdp',), 2, 'bf16', 1, 10**9, 2 * 10**9, 0),
+        Traffic('all-reduce', ('tensor',), 1, 'bf16', 1, 10**9, 3 * 10**9, 0),
     ),
     unknown_loops=0,
     compile_seconds=1.0,
@@ -119,9 +119,23 @@ def test_the_roofline_is_the_slowest_of_three():
     assert roof.memory == pytest.approx(8e-3)
     assert roof.links == pytest.approx({'fsdp': 2e9 / 2e11, 'tensor': 3e9 / 1e11})  # over 4 and 2 links
     assert (roof.seconds, roof.bound_by) == (pytest.approx(0.03), 'interconnect')
-    assert roof.waiting == pytest.approx(0.0125 + 0.03)
     assert roof.tokens_per_second == pytest.approx(8_000 / 0.03)
     assert roof.mfu == pytest.approx(8e12 / 8 / 1e14 / 0.03)
+
+
+def test_what_is_sent_alone_adds_to_the_products():
+    chip = dataclasses.replace(
+        CHIPS['v5e'], flops=1e14, memory_bandwidth=1e12, link_bandwidth=5e10, dimensions=2
+    )
+    # In one of the two dimensions that fsdp lies over, hence with two links of four.
+    scatter = Traffic('reduce-scatter', ('fsdp',), 1, 'bf16', 1, 10**9, 10**9, 8 * 10**8)
+    roof = roofline(dataclasses.replace(STEP, collectives=(scatter,)), chip)
+    assert roof.links == pytest.approx({'fsdp': 1e9 / 2e11})
+    assert roof.alone == pytest.approx(8e8 / 1e11)
+    assert (roof.seconds, roof.bound_by) == (pytest.approx(0.0125 + 0.008), 'compute')
+    more = dataclasses.replace(scatter, wire=4 * 10**9, alone=2 * 10**9)
+    roof = roofline(dataclasses.replace(STEP, collectives=(more,)), chip)
+    assert (roof.seconds, roof.bound_by) == (pytest.approx(0.0125 + 0.02), 'interconnect')
 
 
 def test_steps_go_through_json():
