@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 Options = dict[str, int | bool]
 
-# SparseCores send what is gathered and summed while the tensor cores compute. By default these do it, and wait:
-# 40 of 40 GB are sent alone on v5p and v6e, with this less than 1. JAX's own tests of sharded layers set the
-# first three. Ironwood does so by itself, v5e has no SparseCores, and for v4 the compiler passes over it.
+# SparseCores send what is gathered and summed while tensor cores compute. By default these do it, and wait: 40
+# of 40 GB are sent alone on v5p and v6e, with this less than 1. JAX's own tests of sharded layers set the first
+# three. Ironwood does so by itself, v5e has no SparseCores, and for v4 the compiler passes over it.
 SPARSE_CORES: Options = {
     'xla_tpu_enable_sparse_core_collective_offload_all_gather': True,
     'xla_tpu_enable_sparse_core_collective_offload_2d_all_gather': True,
