@@ -1,7 +1,7 @@
 """What XLA's compilers are told, by device, and why.
 
-What the lines for TPUs gain was seen in the compiled step of LLaMA-2 7B: how many of the bytes on the wire are
-sent while nothing is computed (docs/planning.md).
+What the lines for TPUs gain was seen in the compiled step of LLaMA-2 7B: how many of the bytes on the wire
+are sent while nothing is computed (docs/planning.md).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 Options = dict[str, int | bool]
 
-# SparseCores send what is gathered and summed while tensor cores compute. By default these do it, and wait: 40
-# of 40 GB are sent alone on v5p and v6e, with this less than 1. JAX's own tests of sharded layers set the first
+# SparseCores send what is gathered and summed while tensor cores compute. By default these do it and wait: 40
+# of 40 GB are sent alone on v5p and v6e, with this less than 1. JAX's tests of sharded layers set the first
 # three. Ironwood does so by itself, v5e has no SparseCores, and for v4 the compiler passes over it.
 SPARSE_CORES: Options = {
     'xla_tpu_enable_sparse_core_collective_offload_all_gather': True,
