@@ -81,7 +81,13 @@ def train(config, workdir: Path) -> int:
     optimizer = make_optimizer(config)
     learns = freezing.learnt(config)
     abstract = states.abstract_state(
-        model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0, learns=learns
+        model,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        ema=config.ema_decay > 0,
+        learns=learns,
+        offload=config.optimizer.offload,
     )
     num_params, num_frozen = freezing.size(abstract.whole_params()), freezing.size(abstract.frozen)
 

@@ -128,6 +128,7 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay_exclude = (r'bias$', r'scale$', r'embedding$')  # patterns of names, undecayed
     config.optimizer.clip_norm = 1.0                  # gradients' largest global norm; 0: any
     config.optimizer.layer_decay = 1.0                # a block's rate is this times that of the block above
+    config.optimizer.offload = False                  # moments lie in the hosts' memory, and come layer by layer
     config.optimizer.frozen = ()                      # patterns of names of parameters that stay as they are
 
     # --- LoRA (Hu et al. 2021): adapters beside kernels are learnt, and new heads; all else stays as it is -------

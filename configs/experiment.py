@@ -166,6 +166,11 @@ def check_fine_tuning(config: ConfigDict) -> None:
                 f'{key}={value} is for a trained model, which initial_checkpoint must name; set it, or '
                 f'{key}={none}.'
             )
+    if config.optimizer.offload and config.optimizer.layer_decay != 1.0:
+        raise UserError(
+            f'optimizer.offload updates each layer by itself, and optimizer.layer_decay='
+            f'{config.optimizer.layer_decay} needs to know which it is; leave one of them out.'
+        )
     every, saved = config.eval_every, config.checkpoint_every
     if config.early_stopping and not (config.best_metric and every and saved and every % saved == 0):
         raise UserError(

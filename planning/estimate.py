@@ -45,6 +45,7 @@ class Work:
     length: int
     gradient_bytes: int  # of one element, as devices send it
     ema: bool = False
+    offload: bool = False  # moments lie in the hosts' memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _tokens(layout: Layout, work: Work) -> float:
 def _memory(layout: Layout, work: Work) -> float:
     model, tokens, t = work.model, _tokens(layout, work), layout.tensor
     shard = work.num_params / (layout.fsdp * t)
-    state = shard * (12 + 4 * work.ema)
+    state = shard * (4 + 8 * (not work.offload) + 4 * work.ema)
     gradients = shard * (work.gradient_bytes + 4 * (layout.parts > 1))
     heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim / t
     hidden = (2 if model.gated_mlp else 1) * model.mlp_dim / t

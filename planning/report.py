@@ -79,7 +79,8 @@ def show(plan: Plan, console: Console) -> None:
     )
     table = _table('On one device')
     table.add_row('parameters', size(step.parameters))
-    table.add_row('optimizer state', size(step.optimizer))
+    where = ", in its host's memory" if step.host else ''
+    table.add_row(f'optimizer state{where}', size(step.host or step.optimizer))
     table.add_row('batch', size(step.batch))
     table.add_row('activations, gradients, gathered weights', size(step.temporaries))
     verdict = 'fits' if plan.fits else '[bold red]does not fit[/]'
@@ -104,6 +105,8 @@ def _show_work(plan: Plan, console: Console) -> None:
     table.add_row('operations', f'{count(step.flops / devices)}{again}', time(roof.compute))
     table.add_row('memory, each thing once', size(step.least_moved), time(roof.memory))
     table.add_row('memory, as compiled', size(step.moved), f'({time(roof.memory_as_compiled)})')
+    if step.host:
+        table.add_row('from the host and back', size(2 * step.host), '')
     alike: dict[str, list[Traffic]] = {}
     for each in step.collectives:
         alike.setdefault(f'{each.kind} over {"+".join(each.axes)}, {each.dtype}', []).append(each)

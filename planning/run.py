@@ -171,12 +171,21 @@ class Planner:
         return tuple(lines or self._larger(where))
 
     def _larger(self, where: Where) -> list[str]:
-        """Returns the smallest slice of the same chips on which some layout fits, by estimate."""
+        """Returns what fits by estimate where no layout of these devices does: on the host, or a larger slice."""
         from planning import search, topologies
 
         if self._topology is None:
             return ['no layout fits these devices by estimate; use a smaller model, or more devices.']
         work = self._work(where.platform)
+        if not work.offload and self._config.optimizer.layer_decay == 1.0:
+            offloaded = dataclasses.replace(work, offload=True)
+            blocks = self._config.model.vocab_blocks
+            best = search.rank(offloaded, where.chip, where.sides, where.devices, blocks, where.slices)[:1]
+            if best and best[0][1].memory <= search.ROOM * where.chip.memory:
+                return [
+                    f"by estimate it fits with moments in the hosts' memory: --config.optimizer.offload=True "
+                    f'{search.flags(best[0][0])}'
+                ]
         for shape in topologies.shapes(self._topology.version):
             larger = topologies.parse(f'{self._topology.version}:{shape}')
             if larger.num_devices <= where.devices:

@@ -33,6 +33,7 @@ def work(config: ConfigDict, model: ModelConfig, objective, tokenizer: Vocabular
         length=objective.lengths(config).tokens,
         gradient_bytes=2 if config.gradient_dtype == 'bfloat16' else 4,
         ema=config.ema_decay > 0,
+        offload=config.optimizer.offload,
     )
 
 

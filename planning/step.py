@@ -41,6 +41,7 @@ class Step:
     compute_dtype: str
     parameters: int
     optimizer: int
+    host: int  # of the optimizer's state, in the memory of a device's host
     batch: int
     temporaries: int  # at the peak: activations, gradients, what is gathered
     peak: int
@@ -123,7 +124,13 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
     optimizer = make_optimizer(config)
     learns = freezing.learnt(config)
     abstract = states.abstract_state(
-        model, optimizer, mesh, seed=config.seed, ema=config.ema_decay > 0, learns=learns
+        model,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        ema=config.ema_decay > 0,
+        learns=learns,
+        offload=config.optimizer.offload,
     )
     batch = abstract_batch(config, objective, tokenizer, mesh)
     train_step = make_train_step(model, objective, config, optimizer, make_schedule(config))
@@ -149,6 +156,8 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         'optimizer': _bytes(abstract.opt_state),
         'batch': _bytes(batch),
     }
+    host = sizes['optimizer'] if config.optimizer.offload else 0
+    sizes['optimizer'] -= host
     ring_sizes = {axis: rings.find(mesh, axis) for axis in mesh.axis_names}
     known = {
         'mesh': dict(mesh.shape),
@@ -157,6 +166,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         'num_params': freezing.size(abstract.whole_params()),
         'compute_dtype': model.config.compute_dtype,
         **sizes,
+        'host': host,
         'model_flops': config.batch_size
         * objectives.train_flops_per_row(objective, config, model.config, tokenizer, learns.has),
         'flops': flops,
@@ -172,7 +182,9 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
     program = hlo.parse(text)
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     # Only the TPU's compiler says what is in use at the peak; the others, what they reserve for it.
-    peak = memory.peak_memory_in_bytes if platform == 'tpu' else held + memory.temp_size_in_bytes
+    # Its figure includes what the host holds.
+    in_use = memory.peak_memory_in_bytes - memory.host_argument_size_in_bytes
+    peak = in_use if platform == 'tpu' else held + memory.temp_size_in_bytes
     return Step(
         **known,
         temporaries=max(peak - sum(sizes.values()), 0),

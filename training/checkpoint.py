@@ -178,6 +178,7 @@ def describe(tree: Any) -> dict[str, tuple[list[int], str]]:
 @jax.jit
 def _digests(leaves: list[jax.Array]) -> list[jax.Array]:
     def digest(array: jax.Array) -> jax.Array:
+        array = jax.device_put(array, jax.memory.Space.Device)  # optimizer state may lie on the host
         words = jax.lax.bitcast_convert_type(array, f'uint{8 * array.dtype.itemsize}').astype(jnp.uint32)
         place = jnp.zeros((), jnp.uint32)
         for axis, extent in enumerate(array.shape):

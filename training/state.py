@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from parallel import compiler, rules
-from training import freezing
+from training import freezing, offloading
 from training.freezing import Learnt
 from training.optimizer import parameter_name
 
@@ -82,13 +82,17 @@ def state_shardings(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     learns: Learnt = EVERYTHING,
+    offload: bool = False,
 ) -> TrainState:
-    """Returns a TrainState of NamedShardings: moments and averages lie as their parameters do."""
+    """Returns a TrainState of NamedShardings: moments and averages lie as their parameters do.
+
+    With `offload` moments lie so in the hosts' memory.
+    """
     replicated = NamedSharding(mesh, P())
     learnt, still = freezing.split(shardings, learns)
     opt_state = optax.tree.map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda _, sharding: offloading.on_host(sharding) if offload else sharding,
         abstract.opt_state,
         learnt,
         transform_non_params=lambda _: replicated,
@@ -112,6 +116,7 @@ def abstract_state(
     seed: int,
     ema: bool,
     learns: Learnt = EVERYTHING,
+    offload: bool = False,
 ) -> TrainState:
     """Returns the state's shapes, dtypes and shardings without computing anything."""
     abstract = jax.eval_shape(lambda: initialise(model, optimizer, seed=seed, ema=ema, learns=learns))
@@ -119,7 +124,7 @@ def abstract_state(
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
-        state_shardings(abstract, cut, optimizer, mesh, learns),
+        state_shardings(abstract, cut, optimizer, mesh, learns, offload),
     )
 
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs.errors import UserError
-from training import freezing, table_rows
+from training import freezing, offloading, table_rows
 from training.optimizer import parameter_name
 from training.state import TrainState
 
@@ -76,6 +76,13 @@ def _make_step(
             learnt, frozen = round_matrices(learnt), round_matrices(frozen)
         return sum_over_parts(gradient_of_part, batch, config.grad_accumulation)
 
+    def update(grads: Any, opt_state: Any, params: Any, make: jax.Array) -> tuple[Any, Any]:
+        updates, new = optimizer.update(grads, opt_state, params)
+        return updates, _where(make, new, opt_state)
+
+    if config.optimizer.offload:
+        update = offloading.by_layers(update)
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = None
         if getattr(model.config, 'dropout_rate', 0.0) > 0:  # word vectors have none
@@ -90,11 +97,9 @@ def _make_step(
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
         clip = config.optimizer.clip_norm
         scale = (jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12)) if clip else 1.0) / weight
-        updates, opt_state = optimizer.update(
-            jax.tree.map(lambda g: g * scale, grads), state.opt_state, state.params
-        )
-        params = optax.apply_updates(state.params, updates)
-        params, opt_state = _where(finite, params, state.params), _where(finite, opt_state, state.opt_state)
+        grads = jax.tree.map(lambda g: g * scale, grads)
+        updates, opt_state = update(grads, state.opt_state, state.params, finite)
+        params = _where(finite, optax.apply_updates(state.params, updates), state.params)
         ema_params = state.ema_params
         if ema_params is not None:
             made = (state.step - state.skipped_steps).astype(jnp.float32)

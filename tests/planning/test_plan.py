@@ -158,6 +158,23 @@ def test_slices_send_each_other_shards_of_the_gradients_alone(plan):
 
 
 @needs_libtpu
+def test_optimizer_state_on_the_host_makes_room(plan):
+    # 1.1 billion parameters, of which Adam needs 12 bytes each, beside gradients, on one chip of 16.9 GB.
+    arguments = (
+        *('--config=configs/llama.py:1b', '--topology=v5e:1x1', '--config.gradient_dtype=bfloat16'),
+        *('--config.batch_size=1', '--config.grad_accumulation=1', '--config.model.remat=full'),
+    )
+    done = plan(*arguments)
+    assert done.returncode == 1, done.stderr
+    assert 'optimizer.offload=True' in ''.join(done.stdout.split())
+    done = plan(*arguments, '--config.optimizer.offload=True', '--json')
+    assert done.returncode == 0, done.stderr
+    step = json.loads(done.stdout)['step']
+    assert (step['optimizer'], step['host']) == (0, pytest.approx(8 * step['num_params'], rel=1e-3))
+    assert step['peak'] < 13e9
+
+
+@needs_libtpu
 def test_what_does_not_fit_says_what_would(plan):
     done = plan(
         *('--config=configs/llama.py:1b', '--topology=v5e:1x1', '--config.batch_size=8'),

@@ -93,6 +93,7 @@ STEP = Step(
     compute_dtype='bfloat16',
     parameters=10**9,
     optimizer=2 * 10**9,
+    host=0,
     batch=1000,
     temporaries=10**9,
     peak=4 * 10**9,

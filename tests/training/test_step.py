@@ -36,8 +36,15 @@ class Training:
         self.model = Transformer(families.resolve(config, vocab_size=512))
         optimizer = make_optimizer(config)
         mesh = make_mesh(config.mesh)
-        abstract = abstract_state(self.model, optimizer, mesh, seed=0, ema=config.ema_decay > 0)
-        self.state = create(self.model, optimizer, abstract, seed=0)
+        self.abstract = abstract_state(
+            self.model,
+            optimizer,
+            mesh,
+            seed=0,
+            ema=config.ema_decay > 0,
+            offload=config.optimizer.offload,
+        )
+        self.state = create(self.model, optimizer, self.abstract, seed=0)
         step = make_train_step(self.model, objectives.get('causal'), config, optimizer, make_schedule(config))
         self.step = jax.jit(step)
 
