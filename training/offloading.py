@@ -60,7 +60,7 @@ def by_layers(update: Update) -> Update:
     return update_in_pieces
 
 
-# ---- Trees in which every dict is one of parameters, or of moments as them -----------------------------------
+# ---- Trees in which every dict is one of parameters, or of moments like them -------------------------------
 
 
 def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
