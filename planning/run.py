@@ -171,7 +171,7 @@ class Planner:
         return tuple(lines or self._larger(where))
 
     def _larger(self, where: Where) -> list[str]:
-        """Returns what fits by estimate where no layout of these devices does: host memory, or a larger slice."""
+        """Returns what fits by estimate where no layout does here: moments on the host, or a larger slice."""
         from planning import search, topologies
 
         if self._topology is None:
