@@ -76,12 +76,11 @@ def _make_step(
             learnt, frozen = round_matrices(learnt), round_matrices(frozen)
         return sum_over_parts(gradient_of_part, batch, config.grad_accumulation)
 
-    def update(grads: Any, opt_state: Any, params: Any, make: jax.Array) -> tuple[Any, Any]:
+    def update_at_once(grads: Any, opt_state: Any, params: Any, make: jax.Array) -> tuple[Any, Any]:
         updates, new = optimizer.update(grads, opt_state, params)
         return updates, _where(make, new, opt_state)
 
-    if config.optimizer.offload:
-        update = offloading.by_layers(update)
+    update = offloading.by_layers(update_at_once) if config.optimizer.offload else update_at_once
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = None
