@@ -84,10 +84,17 @@ def _backward(inputs, transposed, axes, residuals, gradient):
         by_x = by_x.astype(gradient.dtype)
     if x is not None:
         leading = x.ndim - inputs
+        of_x = of_gradient = ()
+        if axes is not None:
+            outputs = len(axes) - inputs
+            of_x, of_gradient = (
+                (axes[outputs:], axes[:outputs]) if transposed else (axes[:inputs], axes[inputs:])
+            )
         by_kernel = sum_into_shards(
             lambda x, gradient: _by_kernel(x, gradient, leading, transposed).astype(like_kernel.dtype),
             (x, gradient),
             axes,
+            (of_x, of_gradient),
         )
     return by_x, by_kernel
 

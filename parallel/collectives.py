@@ -8,6 +8,7 @@ the bytes of a reduce-scatter and holds the whole sum in memory.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -27,22 +28,26 @@ def gather(parameter: jax.Array, axes: Axes) -> jax.Array:
     for dimension, (stored, used) in enumerate(zip(axes, at_use, strict=True)):
         for axis in set(rules.mesh_axes(stored)) - set(rules.mesh_axes(used)):
             if len(rings.sizes(axis)) > PLANE:
-                cut: list[str | None] = [None] * parameter.ndim
-                cut[dimension] = axis
+                cut: list[tuple[str, ...]] = [rules.mesh_axes(used) for used in at_use]
+                whole = PartitionSpec(*cut)
+                cut[dimension] = (axis,)
                 # check_vma: of groups it is only known that a result differs along the axis; after all
                 # stages it does not.
                 parameter = jax.shard_map(
                     functools.partial(gather_along, axis=axis, dimension=dimension),
                     in_specs=PartitionSpec(*cut),
-                    out_specs=PartitionSpec(),
-                    axis_names={axis},
+                    out_specs=whole,
+                    axis_names=set(itertools.chain(*cut)),
                     check_vma=False,
                 )(parameter)
     return rules.constrain(parameter, *at_use)
 
 
 def sum_into_shards(
-    local: Callable[..., jax.Array], arrays: tuple[jax.Array, ...], axes: Axes | None
+    local: Callable[..., jax.Array],
+    arrays: tuple[jax.Array, ...],
+    axes: Axes | None,
+    trailing: tuple[Axes, ...] | None = None,
 ) -> jax.Array:
     """Returns local(*arrays), a sum over the arrays' leading axes, in the layout of a parameter.
 
@@ -51,16 +56,24 @@ def sum_into_shards(
         alone). Its result has the dtype in which devices send it to each other.
       arrays: [B, …] or [B, L, …].
       axes: of the result; None leaves the layout to the compiler.
+      trailing: of each array, the axes behind the leading ones as they are at use, where `local` may be
+        called with a device's part of them. Without it the compiler cuts them; but it gathers what is to be
+        summed by groups of devices.
     """
-    cuts = cuts_of([array.shape[: min(len(LEADING), array.ndim - 1)] for array in arrays])
+    leading = [min(len(LEADING), array.ndim - 1) for array in arrays]
+    cuts = cuts_of([array.shape[:count] for array, count in zip(arrays, leading, strict=True)])
     shared = tuple(axis for cut in cuts for axis in cut)
     if axes is None or not shared:
         return local(*arrays)
+    behind = [[rules.mesh_axes(rules.at_use(axis)) for axis in its] for its in trailing or [()] * len(arrays)]
+    manual = (*shared, *itertools.chain(*itertools.chain(*behind)))
     return jax.shard_map(
         lambda *parts: sum_along(local(*parts), axes, shared),
-        in_specs=tuple(PartitionSpec(*cuts[: min(len(LEADING), array.ndim - 1)]) for array in arrays),
-        out_specs=PartitionSpec(*(_among(rules.mesh_axes(axis), shared) or None for axis in axes)),
-        axis_names=set(shared),
+        in_specs=tuple(
+            PartitionSpec(*cuts[:count], *its) for count, its in zip(leading, behind, strict=True)
+        ),
+        out_specs=PartitionSpec(*(_among(rules.mesh_axes(axis), manual) or None for axis in axes)),
+        axis_names=set(manual),
         check_vma=False,  # as above
     )(*arrays)
 

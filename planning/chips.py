@@ -23,6 +23,7 @@ class Chip:
     per_chip: int = 1  # devices on what is sold, and priced, as a chip
     source: str = ''
     network_bandwidth: float = 0.0  # bytes a second, of a device to other slices; 0: not published
+    sums_wait: bool = False  # sums over devices stop the products, whatever its compiler is told
 
     def axis_bandwidth(self, rings: int) -> float:
         """Returns the bytes a second that a device can send along a mesh axis of so many torus dimensions."""
@@ -36,10 +37,14 @@ class Chip:
 # to Scale Your Model", part 5.
 GOOGLE = 'cloud.google.com/tpu/docs/{}; memory: libtpu 0.0.42'
 CHIPS = {
-    'v4': Chip('TPU v4', 275e12, int(30.75 * GIB), 1228e9, 50e9, 3, source=GOOGLE.format('v4')),
+    'v4': Chip(
+        *('TPU v4', 275e12, int(30.75 * GIB), 1228e9, 50e9, 3, 1, GOOGLE.format('v4')),
+        sums_wait=True,
+    ),
     'v5e': Chip(
         *('TPU v5e', 197e12, int(15.75 * GIB), 819e9, 50e9, 2, 1, GOOGLE.format('v5e')),
         network_bandwidth=6.4e12 / 8 / 256,
+        sums_wait=True,
     ),
     'v5p': Chip(
         *('TPU v5p', 459e12, int(95.74 * GIB), 2765e9, 100e9, 3, 1, GOOGLE.format('v5p')),

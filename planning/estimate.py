@@ -54,7 +54,9 @@ class Estimate:
 
     memory: float
     compute: float
-    waited: float  # for what the tensor and context axes send: layers need it at once
+    waited: (
+        float  # for what the tensor and context axes send: layers need it at once; and for sums on some chips
+    )
     links: float  # of the busiest of the other axes
 
     @property
@@ -72,6 +74,9 @@ def estimate(layout: Layout, work: Work, chip: Chip, sides: tuple[int, ...], sli
     """Returns what a layout needs on slices with these sides."""
     links = _links(layout, work, chip, sides, slices)
     waited = links.pop('tensor') + links.pop('context')
+    if chip.sums_wait:  # one dimension of the torus at a time
+        summed = layout.parts * work.num_params / layout.tensor * work.gradient_bytes
+        waited += summed * _share(layout.data * layout.fsdp) / chip.axis_bandwidth(1)
     return Estimate(_memory(layout, work), _compute(layout, work, chip), waited, max(links.values()))
 
 
