@@ -20,7 +20,9 @@ import numpy as np
 import objectives
 from configs import gpt2, llama
 from model.transformer import Transformer
+from parallel import compiler
 from parallel import mesh as meshes
+from parallel.host_memory import keep_freed_memory
 from planning import machine, step
 from planning.chips import Chip
 from planning.roofline import roofline
@@ -60,7 +62,7 @@ def measure(config, rounds: int) -> float:
         made = objective.make_batch(rows, tokenizer=step.vocabulary(config), config=config, seeds_R=None)
         batch = {name: jax.device_put(array, shapes[name].sharding) for name, array in made.items()}
         function = make_train_step(model, objective, config, optimizer, make_schedule(config))
-        train_step = jax.jit(function, donate_argnums=0)
+        train_step = jax.jit(function, donate_argnums=0, compiler_options=compiler.options(mesh))
         best = float('inf')
         for _ in range(rounds + 1):
             started = time.perf_counter()
@@ -78,6 +80,7 @@ def best_of(one: Chip, other: Chip) -> Chip:
 
 def main() -> None:
     """Prints a line for each shape, or each mesh."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--meshes', action='store_true')
     parser.add_argument('--rounds', type=int, default=8)
