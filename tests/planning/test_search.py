@@ -12,6 +12,7 @@ from configs.errors import UserError
 from planning import search, topologies
 from planning.chips import CHIPS
 from planning.collectives import Traffic
+from planning.estimate import Layout, estimate
 from planning.roofline import roofline
 from planning.step import Step, model_config, vocabulary
 
@@ -53,6 +54,27 @@ def test_what_fits_comes_first_and_less_memory_needs_more_time():
     }
     assert by_remat['none'].memory > by_remat['dots'].memory > by_remat['full'].memory
     assert by_remat['none'].compute < by_remat['dots'].compute < by_remat['full'].compute
+
+
+def test_sums_add_to_the_time_where_products_wait_for_them():
+    layout = Layout(data=2, fsdp=64, tensor=2, context=1, parts=4, remat='dots', vocab_blocks=5)
+    waits, hides = (
+        estimate(layout, work(), dataclasses.replace(CHIPS['v5e'], sums_wait=sums_wait), (16, 16))
+        for sums_wait in (True, False)
+    )
+    # Four parts of half the kernels in float32, of which each of 128 devices sends all but its own share.
+    sent = 4 * work().num_params / 2 * 4 * 127 / 128
+    assert waits.waited - hides.waited == pytest.approx(sent / 100e9)
+    assert waits.seconds > hides.seconds
+
+
+def test_moments_on_the_host_need_no_memory_of_the_device():
+    layout = Layout(data=1, fsdp=256, tensor=1, context=1, parts=4, remat='dots', vocab_blocks=5)
+    here, there = (
+        estimate(layout, work(**{'optimizer.offload': offload}), CHIPS['v5e'], (16, 16)).memory
+        for offload in (False, True)
+    )
+    assert here - there == pytest.approx(8 * work().num_params / 256)
 
 
 def test_no_mesh_is_compiled_more_than_twice():
