@@ -153,7 +153,10 @@ def _local_forward(q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L, *, causal, wind
 def _local_backward(
     q_BLNH, k_BLKH, v_BLKH, segments_BL, order_L, y_BLNH, log_total_BLN, dy_BLNH, *, causal, window
 ):
-    """Returns the gradients of q, k and v on one device; those of k and v travel with them, and come home."""
+    """Returns the gradients of q, k and v on one device; those of k and v travel after them, and come home.
+
+    What a device adds to a gradient, it sums up while that is on its way from the device before.
+    """
     dtype, head_dim = q_BLNH.dtype, q_BLNH.shape[-1]
     groups, scale = q_BLNH.shape[2] // k_BLKH.shape[2], head_dim**-0.5
     q_BLNH, places = _with_places(q_BLNH, segments_BL, order_L)
@@ -179,7 +182,8 @@ def _local_backward(
         return jax.lax.cond(jnp.any(mask), add, lambda *sums: sums, dq, dk, dv)
 
     def turn(carry):
-        keys, dk_n, dv_n, dq_n = carry
+        keys, sums, dq_n = carry
+        arriving = _pass_on((keys, sums))
 
         def of_query(carry, query):
             def of_key(dq, key):
@@ -189,13 +193,14 @@ def _local_backward(
             dq, carry = jax.lax.scan(of_key, query[1], (keys, *carry))
             return carry, dq
 
-        (dk_n, dv_n), dq_n = jax.lax.scan(of_query, (dk_n, dv_n), ((q_n, dy_n, along_n, log_n, places), dq_n))
-        return *_pass_on((keys, dk_n, dv_n)), dq_n
+        own, dq_n = jax.lax.scan(of_query, zeros, ((q_n, dy_n, along_n, log_n, places), dq_n))
+        keys, sums = arriving
+        return keys, jax.tree.map(jnp.add, sums, own), dq_n
 
     keys = (_blocks(k_BLKH), _blocks(v_BLKH), places)
-    zeros = [jnp.zeros(x.shape, jnp.float32) for x in (keys[0], keys[1], q_n)]
-    _, dk_n, dv_n, dq_n = _round(turn, (keys, *zeros))
-    dk_BLKH, dv_BLKH = (jnp.moveaxis(x, 0, 1).reshape(k_BLKH.shape).astype(dtype) for x in (dk_n, dv_n))
+    zeros = tuple(jnp.zeros(x.shape, jnp.float32) for x in keys[:2])
+    _, sums, dq_n = _round(turn, (keys, zeros, jnp.zeros(q_n.shape, jnp.float32)))
+    dk_BLKH, dv_BLKH = (jnp.moveaxis(x, 0, 1).reshape(k_BLKH.shape).astype(dtype) for x in _pass_on(sums))
     return _joined(dq_n).astype(dtype), dk_BLKH, dv_BLKH
 
 
