@@ -22,9 +22,9 @@ from configs import gpt2, llama
 from model.transformer import Transformer
 from parallel import compiler
 from parallel import mesh as meshes
+from parallel.chips import Chip
 from parallel.host_memory import keep_freed_memory
 from planning import machine, step
-from planning.chips import Chip
 from planning.roofline import roofline
 from training import state as states
 from training.optimizer import make_optimizer, make_schedule

@@ -56,7 +56,7 @@ def compile_all(
       told: called with (index, result, whether it was kept) as each is done.
 
     Returns:
-      Of each {'step': planning.step.Step.to_dict(), 'chip': planning.chips.Chip's fields}, or {'error': its
+      Of each {'step': planning.step.Step.to_dict(), 'chip': parallel.chips.Chip's fields}, or {'error': its
       last lines} where the compiler failed for another reason than memory.
     """
 

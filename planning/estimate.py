@@ -11,7 +11,7 @@ import dataclasses
 import math
 
 from model.families import ModelConfig
-from planning.chips import Chip
+from parallel.chips import Chip
 
 BYTES = 2  # of an activation, and of a gathered kernel
 

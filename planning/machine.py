@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from configs.errors import UserError
-from planning import chips
-from planning.chips import Chip
+from parallel import chips
+from parallel.chips import Chip
 from training.hardware import measured_matmul_flops
 
 
@@ -25,7 +25,7 @@ def chip(dtype: str) -> Chip:
         found = chips.of_kind(device.device_kind)
         if found is None:
             raise UserError(
-                f'nothing is known of {device.device_kind!r}; add it to planning/chips.py, or plan for a '
+                f'nothing is known of {device.device_kind!r}; add it to parallel/chips.py, or plan for a '
                 '--topology.'
             )
         return found

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from planning.chips import Chip
+from parallel.chips import Chip
 from planning.collectives import Traffic
 from planning.roofline import Roofline, roofline
 from planning.step import Step

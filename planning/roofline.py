@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from parallel.chips import Chip
 from planning import collectives
-from planning.chips import Chip
 from planning.step import Step
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from configs import base
 from configs.errors import UserError
 from parallel import mesh as meshes
+from parallel.chips import Chip
 from planning import report
-from planning.chips import Chip
 from planning.compilation import compile_all, describe_machine
 from planning.report import Plan
 from planning.topologies import Topology

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from model import flops as model_flops
 from model.families import ModelConfig
-from planning.chips import Chip
+from parallel.chips import Chip
 from planning.estimate import Estimate, Layout, Work, estimate
 from planning.step import Vocabulary
 

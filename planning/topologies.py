@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from configs.errors import UserError, did_you_mean
-from planning.chips import CHIPS, Chip
+from parallel.chips import CHIPS, Chip
 
 # Shapes that are offered; cloud.google.com/tpu/docs, "TPU configurations" of each version.
 PLANES = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')

@@ -8,22 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-# Dense bfloat16 FLOP/s of one device as JAX counts them, matched against the start of `device_kind`.
-# Sources: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e system pages); NVIDIA datasheets of A100, H100 (SXM
-# where the name says nothing else) and H200 (dense, without sparsity).
-PEAK_BFLOAT16 = (
-    ('TPU v4', 275e12),
-    ('TPU v5 lite', 197e12),
-    ('TPU v5e', 197e12),
-    ('TPU v5p', 459e12),
-    ('TPU v5', 459e12),
-    ('TPU v6', 918e12),
-    ('NVIDIA A100', 312e12),
-    ('NVIDIA H100 PCIe', 756e12),
-    ('NVIDIA H100 NVL', 835e12),
-    ('NVIDIA H100', 989e12),
-    ('NVIDIA H200', 989e12),
-)
+from parallel import chips
 
 
 def peak_flops(dtype: str) -> float | None:
@@ -33,13 +18,10 @@ def peak_flops(dtype: str) -> float | None:
     a large matrix product reaches when first asked, in `dtype`; None for several processes, which may share
     the cores.
     """
-    kind = jax.devices()[0].device_kind
     if jax.default_backend() == 'cpu':
         return measured_matmul_flops(dtype) if jax.process_count() == 1 else None
-    for name, peak in PEAK_BFLOAT16:
-        if kind.startswith(name):
-            return peak * jax.device_count()
-    return None
+    chip = chips.of_kind(jax.devices()[0].device_kind)
+    return chip.flops * jax.device_count() if chip else None
 
 
 @functools.cache

@@ -9,8 +9,8 @@ import pytest
 import objectives
 from configs import llama
 from configs.errors import UserError
+from parallel.chips import CHIPS
 from planning import search, topologies
-from planning.chips import CHIPS
 from planning.collectives import Traffic
 from planning.estimate import Layout, estimate
 from planning.roofline import roofline

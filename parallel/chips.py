@@ -59,10 +59,15 @@ CHIPS = {
         source=GOOGLE.format('tpu7x') + '; half of a chip, and of its links, each',
     ),
 }
-# By the start of JAX's device_kind. Sources: NVIDIA's datasheets, dense figures of the SXM modules; NVLink's
+# By the start of JAX's device_kind, longer ones first. Sources: NVIDIA's datasheets, dense figures; NVLink's
 # bandwidth is given of both directions, and halved here.
 GPUS = {
+    'NVIDIA A100-SXM4-40GB': Chip('A100 40GB', 312e12, 40 * 10**9, 1555e9, 300e9, 0, source='NVIDIA A100'),
+    'NVIDIA A100-PCIE-40GB': Chip('A100 40GB', 312e12, 40 * 10**9, 1555e9, 300e9, 0, source='NVIDIA A100'),
+    'NVIDIA A100 80GB PCIe': Chip('A100 80GB', 312e12, 80 * 10**9, 1935e9, 300e9, 0, source='NVIDIA A100'),
     'NVIDIA A100-SXM4-80GB': Chip('A100 80GB', 312e12, 80 * 10**9, 2039e9, 300e9, 0, source='NVIDIA A100'),
+    'NVIDIA H100 PCIe': Chip('H100 PCIe', 756e12, 80 * 10**9, 2000e9, 300e9, 0, source='NVIDIA H100'),
+    'NVIDIA H100 NVL': Chip('H100 NVL', 835e12, 94 * 10**9, 3900e9, 300e9, 0, source='NVIDIA H100'),
     'NVIDIA H100': Chip('H100 SXM', 989e12, 80 * 10**9, 3350e9, 450e9, 0, source='NVIDIA H100'),
     'NVIDIA H200': Chip('H200 SXM', 989e12, 141 * 10**9, 4800e9, 450e9, 0, source='NVIDIA H200'),
 }
