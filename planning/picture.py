@@ -47,6 +47,7 @@ def _draw_times(plan: Plan, axes) -> None:
     times = {'products': roof.compute, 'memory': roof.memory}
     times |= {f'links of {name}': seconds for name, seconds in roof.links.items()}
     times |= {'sent alone': roof.alone} if roof.alone else {}
+    times |= {'update': roof.update}
     bars = axes.barh(list(times), [1e3 * seconds for seconds in times.values()], color='tab:gray')
     slowest = max(range(len(bars)), key=lambda i: bars[i].get_width())
     bars[slowest].set_color('tab:red')

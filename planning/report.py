@@ -105,6 +105,7 @@ def _show_work(plan: Plan, console: Console) -> None:
     table.add_row('operations', f'{count(step.flops / devices)}{again}', time(roof.compute))
     table.add_row('memory, each thing once', size(step.least_moved), time(roof.memory))
     table.add_row('memory, as compiled', size(step.moved), f'({time(roof.memory_as_compiled)})')
+    table.add_row('update, after all products', size(step.updated), time(roof.update))
     if step.host:
         table.add_row('from the host and back', size(2 * step.host), '')
     alike: dict[str, list[Traffic]] = {}

@@ -1,7 +1,8 @@
 """The least time a step can take on a chip: by its products, its memory, and its links.
 
 Williams et al. 2009, with a third roof for the interconnect. Each is a lower bound of its own, and so is the
-largest of them. What the compiled program sends while it computes nothing adds to the time of its products.
+largest of them. What the compiled program sends while it computes nothing adds to the time of its products,
+and so does the update: it needs the norm of all gradients, so that no product is left to run beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Roofline:
     memory_as_compiled: float  # by the bytes of the compiled program, of which caches may save some
     links: dict[str, float]  # by mesh axes, such as 'fsdp' or 'data+fsdp'
     alone: float  # for what is sent, as compiled, while nothing is computed
+    update: float  # for what the update reads and writes
     tokens: int
     model_seconds: float  # for the model's operations alone
 
@@ -33,7 +35,12 @@ class Roofline:
     @property
     def seconds(self) -> float:
         """The least time of a step."""
-        return max(self.compute + self.alone, self.memory, self.interconnect)
+        return max(self.compute + self.alone + self.update, self.memory, self.interconnect)
+
+    @property
+    def without_overlap(self) -> float:
+        """The time of a step in which products, memory and links are busy one after another."""
+        return self.compute + self.memory + sum(self.links.values())
 
     @property
     def tokens_per_second(self) -> float:
@@ -47,12 +54,13 @@ class Roofline:
 
     @property
     def bound_by(self) -> str:
-        """Which roof is the lowest."""
+        """Which roof is the lowest, or takes the most of a sum."""
         if self.seconds == self.memory:
             return 'memory'
-        return (
-            'compute' if self.seconds > self.interconnect and self.compute >= self.alone else 'interconnect'
-        )
+        if self.seconds == self.interconnect:
+            return 'interconnect'
+        times = {'compute': self.compute, 'interconnect': self.alone, 'memory': self.update}
+        return max(times, key=lambda name: times[name])
 
 
 def roofline(step: Step, chip: Chip) -> Roofline:
@@ -79,6 +87,7 @@ def roofline(step: Step, chip: Chip) -> Roofline:
         memory_as_compiled=step.moved / chip.memory_bandwidth,
         links=links,
         alone=alone,
+        update=step.updated / chip.memory_bandwidth,
         tokens=step.tokens,
         model_seconds=step.model_flops / devices / chip.flops,
     )

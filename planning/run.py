@@ -208,4 +208,4 @@ def _order(plan: Plan | str) -> tuple[int, float, float]:
     if not plan.fits:
         return 1, plan.step.peak, 0.0
     roof = plan.roofline
-    return 0, round(roof.seconds, 5), roof.compute + roof.memory + sum(roof.links.values())
+    return 0, round(roof.seconds, 5), roof.without_overlap

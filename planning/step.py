@@ -49,6 +49,7 @@ class Step:
     model_flops: int
     flops: int  # with what is computed again
     moved: int  # to and from main memory, as compiled
+    updated: int  # bytes of main memory that the update reads and writes, once all gradients are known
     least_moved: int  # arguments read, results written, temporaries written and read once
     collectives: tuple[collectives.Traffic, ...]
     unknown_loops: int
@@ -156,6 +157,8 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         'optimizer': _bytes(abstract.opt_state),
         'batch': _bytes(batch),
     }
+    # Parameters, moments and averages are read and written, gradients read.
+    rewritten = sum(_bytes(tree) for tree in (abstract.params, abstract.opt_state, abstract.ema_params))
     host = sizes['optimizer'] if config.optimizer.offload else 0
     sizes['optimizer'] -= host
     ring_sizes = {axis: rings.find(mesh, axis) for axis in mesh.axis_names}
@@ -167,6 +170,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
         'compute_dtype': model.config.compute_dtype,
         **sizes,
         'host': host,
+        'updated': 2 * rewritten + _bytes(abstract.params),
         'model_flops': config.batch_size
         * objectives.train_flops_per_row(objective, config, model.config, tokenizer, learns.has),
         'flops': flops,

@@ -123,6 +123,7 @@ STEP = Step(
     model_flops=8 * 10**12,
     flops=10 * 10**12,
     moved=0,
+    updated=10**9,
     least_moved=8 * 10**9,
     collectives=(
         Traffic('all-gather', ('fsdp',), 2, 'bf16', 1, 10**9, 2 * 10**9, 0),
@@ -146,7 +147,7 @@ def test_the_roofline_is_the_slowest_of_three():
     assert roof.mfu == pytest.approx(8e12 / 8 / 1e14 / 0.03)
 
 
-def test_what_is_sent_alone_adds_to_the_products():
+def test_what_is_sent_alone_and_the_update_add_to_the_products():
     chip = dataclasses.replace(
         CHIPS['v5e'], flops=1e14, memory_bandwidth=1e12, link_bandwidth=5e10, dimensions=2
     )
@@ -155,10 +156,11 @@ def test_what_is_sent_alone_adds_to_the_products():
     roof = roofline(dataclasses.replace(STEP, collectives=(scatter,)), chip)
     assert roof.links == pytest.approx({'fsdp': 1e9 / 2e11})
     assert roof.alone == pytest.approx(8e8 / 1e11)
-    assert (roof.seconds, roof.bound_by) == (pytest.approx(0.0125 + 0.008), 'compute')
+    assert roof.update == pytest.approx(0.001)
+    assert (roof.seconds, roof.bound_by) == (pytest.approx(0.0125 + 0.008 + 0.001), 'compute')
     more = dataclasses.replace(scatter, wire=4 * 10**9, alone=2 * 10**9)
     roof = roofline(dataclasses.replace(STEP, collectives=(more,)), chip)
-    assert (roof.seconds, roof.bound_by) == (pytest.approx(0.0125 + 0.02), 'interconnect')
+    assert (roof.seconds, roof.bound_by) == (pytest.approx(0.0125 + 0.02 + 0.001), 'interconnect')
 
 
 def test_steps_go_through_json():
