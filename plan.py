@@ -26,10 +26,14 @@ TOPOLOGY = flags.DEFINE_string('topology', None, "Slice of TPUs such as v5e:16x1
 MESH = flags.DEFINE_enum('mesh', 'config', ['config', 'auto'], "'auto' looks for the best.")
 CANDIDATES = flags.DEFINE_integer('candidates', 4, 'Layouts that --mesh=auto compiles.', lower_bound=1)
 TOKENS = flags.DEFINE_float('tokens', None, "Tokens of the whole run; none: num_steps' of the config.")
-PRICE = flags.DEFINE_float('price', None, 'Dollars for a chip and hour; needs --tokens.', lower_bound=0)
+PRICE = flags.DEFINE_float(
+    'price', None, 'Dollars for a chip and hour; needs --tokens, the length of the run.', lower_bound=0
+)
 HOURS = flags.DEFINE_float('hours', None, 'Time that may be spent on --topology, to size a model for.')
 FLOPS = flags.DEFINE_float('flops', None, 'Operations that may be spent, to size a model for.')
-MFU = flags.DEFINE_float('mfu', 0.4, 'Share of the peak that --hours are expected to reach.')
+MFU = flags.DEFINE_float(
+    'mfu', 0.4, 'Share of the peak that --hours are expected to reach.', lower_bound=0, upper_bound=1
+)
 RUNS = flags.DEFINE_string('runs', None, "Finished runs, such as 'runs/*', to fit a scaling law to.")
 JSON = flags.DEFINE_bool('json', False, 'Print JSON instead of tables.')
 PICTURE = flags.DEFINE_string('picture', None, 'File for a picture of the plan, such as plan.png.')

@@ -135,9 +135,15 @@ def flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
 
 
 def documented_keys() -> dict[str, tuple[str, str]]:
-    """Returns {key: (default, explanation)}, read from the lines of configs/base.py."""
-    pattern = r'^    config\.([\w.]+) = (.+?) +# (.+)$'
-    return {key: (value, comment) for key, value, comment in re.findall(pattern, BASE_FILE.read_text(), re.M)}
+    """Returns {key: (default, explanation)}, read from the lines of configs/base.py.
+
+    An explanation may go on in the lines below, behind `#` and three spaces.
+    """
+    pattern = r'^    config\.([\w.]+) = (.+?) +# (.+(?:\n +#   .+)*)$'
+    return {
+        key: (value, re.sub(r'\n +# +', ' ', comment))
+        for key, value, comment in re.findall(pattern, BASE_FILE.read_text(), re.M)
+    }
 
 
 def help_text(documentation: str) -> str:

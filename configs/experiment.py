@@ -160,17 +160,17 @@ def check_fine_tuning(config: ConfigDict) -> None:
             f'model.embedding_vectors={config.model.embedding_vectors!r} would replace embeddings of '
             f'initial_checkpoint={config.initial_checkpoint!r}; leave one of them out.'
         )
+    if config.optimizer.offload and config.optimizer.layer_decay != 1.0:
+        raise UserError(
+            f'optimizer.offload updates each layer by itself, and optimizer.layer_decay='
+            f'{config.optimizer.layer_decay} needs to know which it is; leave one of them out.'
+        )
     for key, none in (('lora.rank', 0), ('optimizer.layer_decay', 1.0)):
         if (value := flatten(config)[key]) != none and not config.initial_checkpoint:
             raise UserError(
                 f'{key}={value} is for a trained model, which initial_checkpoint must name; set it, or '
                 f'{key}={none}.'
             )
-    if config.optimizer.offload and config.optimizer.layer_decay != 1.0:
-        raise UserError(
-            f'optimizer.offload updates each layer by itself, and optimizer.layer_decay='
-            f'{config.optimizer.layer_decay} needs to know which it is; leave one of them out.'
-        )
     every, saved = config.eval_every, config.checkpoint_every
     if config.early_stopping and not (config.best_metric and every and saved and every % saved == 0):
         raise UserError(

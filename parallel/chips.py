@@ -32,9 +32,9 @@ class Chip:
 
 # Memory: what the compiler of libtpu 0.0.42 lets a program use, as it says when it refuses a larger one. The
 # rest: cloud.google.com/tpu/docs, the system page of each version. It gives the interconnect in Gb/s of all
-# links in both directions: v4 2,400, v5e 1,600, v5p 4,800, v6e 3,200, Ironwood 9,600. The network between
-# slices: the same pages' 6.4 and 25.6 Tb/s for the 256 chips of v5e and v6e; of v5p Austin et al. 2025, "How
-# to Scale Your Model", part 5.
+# links of a chip, in one direction: v4 2,400, v5e 1,600, v5p 4,800, v6e 3,200, Ironwood 9,600. The network
+# between slices: the same pages' 6.4 and 25.6 Tb/s for the 256 chips of v5e and v6e; of v5p Austin et al.
+# 2025, "How to Scale Your Model", part 5.
 GOOGLE = 'cloud.google.com/tpu/docs/{}; memory: libtpu 0.0.42'
 CHIPS = {
     'v4': Chip(

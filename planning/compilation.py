@@ -27,10 +27,13 @@ ROOT = Path(__file__).parents[1]
 # What decides a compiled step, beside versions: the source of these, and all keys of a config but these.
 SOURCES = (
     *('model/*.py', 'objectives/*.py', 'parallel/*.py'),
-    *('training/optimizer.py', 'training/state.py', 'training/step.py', 'training/hardware.py'),
+    *(
+        f'training/{name}.py'
+        for name in ('optimizer', 'state', 'step', 'hardware', 'freezing', 'offloading', 'table_rows')
+    ),
     *(
         f'planning/{name}.py'
-        for name in ('step', 'hlo', 'collectives', 'main_memory', 'operations', 'machine')
+        for name in ('step', 'hlo', 'collectives', 'main_memory', 'operations', 'machine', 'topologies')
     ),
 )
 NOT_IN_THE_STEP = (

@@ -90,7 +90,8 @@ def _memory(layout: Layout, work: Work) -> float:
     model, tokens, t = work.model, _tokens(layout, work), layout.tensor
     shard = work.num_params / (layout.fsdp * t)
     state = shard * (4 + 8 * (not work.offload) + 4 * work.ema)
-    gradients = shard * (work.gradient_bytes + 4 * (layout.parts > 1))
+    # In float32 too where parts are added up, and where the update goes layer by layer.
+    gradients = shard * (work.gradient_bytes + 4 * (layout.parts > 1 or work.offload))
     heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim / t
     hidden = (2 if model.gated_mlp else 1) * model.mlp_dim / t
     saved = {

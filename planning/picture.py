@@ -31,6 +31,8 @@ def _draw_memory(plan: Plan, axes) -> None:
         'activations, gradients': plan.step.temporaries,
     }
     for label, size in parts.items():
+        if not size:  # in the host's memory
+            continue
         axes.barh(0, size / 1e9, left=left, label=label)
         left += size / 1e9
     axes.axvline(plan.chip.memory / 1e9, color='black', linestyle='--', label=f'memory of a {plan.chip.name}')

@@ -103,7 +103,7 @@ def _show_work(plan: Plan, console: Console) -> None:
     table = _table('In one step', 'amount', 'at least')
     again = f" ({step.flops / step.model_flops - 1:+.0%} to the model's {count(step.model_flops / devices)})"
     table.add_row('operations', f'{count(step.flops / devices)}{again}', time(roof.compute))
-    table.add_row('memory, each thing once', size(step.least_moved), time(roof.memory))
+    table.add_row('memory, written and read once', size(step.least_moved), time(roof.memory))
     table.add_row('memory, as compiled', size(step.moved), f'({time(roof.memory_as_compiled)})')
     table.add_row('update, after all products', size(step.updated), time(roof.update))
     if step.host:
@@ -135,6 +135,8 @@ def _show_run(plan: Plan, console: Console) -> None:
     roof = plan.roofline
     table = _table('At best')
     table.add_row('step', f'{time(roof.seconds)}, bound by {roof.bound_by}')
+    if plan.step.host:
+        table.add_row('', f'beside what {size(2 * plan.step.host)} to the host and back take')
     table.add_row('tokens a second', f'{roof.tokens_per_second:,.0f}')
     table.add_row('MFU', f'{roof.mfu:.1%}')
     table.add_row(f'{count(plan.train_tokens)} tokens', f'{plan.hours:,.1f} hours')

@@ -183,8 +183,8 @@ class Planner:
             best = search.rank(offloaded, where.chip, where.sides, where.devices, blocks, where.slices)[:1]
             if best and best[0][1].memory <= search.ROOM * where.chip.memory:
                 return [
-                    f"by estimate it fits with moments in the hosts' memory: --config.optimizer.offload=True "
-                    f'{search.flags(best[0][0])}'
+                    f"by estimate {report.size(best[0][1].memory)} with moments in the hosts' memory: "
+                    f'--config.optimizer.offload=True {search.flags(best[0][0])}'
                 ]
         for shape in topologies.shapes(self._topology.version):
             larger = topologies.parse(f'{self._topology.version}:{shape}')

@@ -72,6 +72,7 @@ def llama_shape(params: float) -> dict[str, int]:
             'num_layers': max(round(width / WIDTH_PER_LAYER), 2),
             'embed_dim': width,
             'num_heads': heads,
+            'num_kv_heads': heads,
             'mlp_dim': families.round_up(-(-8 * width // 3), 256),
         }
 
@@ -163,7 +164,7 @@ def show(operations: float | None, made: list[Proposal], fitted: Fit | None, run
     if operations is None:
         return
     console.print(f'\n{operations:.3g} operations', highlight=False)
-    table = Table('by', 'parameters', 'tokens', 'a parameter', 'loss', 'layers × width', box=None)
+    table = Table('by', 'parameters', 'tokens', 'tokens a parameter', 'loss', 'layers × width', box=None)
     for each in made:
         shape = each.shape
         table.add_row(

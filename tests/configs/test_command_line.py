@@ -32,6 +32,12 @@ def test_every_key_of_the_defaults_is_explained():
     assert set(command_line.flatten(base.get_config())) == set(command_line.documented_keys())
 
 
+def test_explanations_go_on_in_the_lines_below():
+    _, explanation = command_line.documented_keys()['model.remat']
+    assert "'none'" in explanation
+    assert explanation.endswith("'full' (all but what enters a block)")
+
+
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_every_experiment_passes_its_checks_and_survives_the_disk(name, tmp_path):
     config = load(name)
@@ -52,6 +58,7 @@ def test_an_experiment_cannot_invent_keys():
         ({'num_steps': 0}, 'num_steps=0 is too small'),
         ({'optimizer.warmup_steps': 1000}, 'use fewer warm-up steps'),
         ({'optimizer.learning_rate': 0.0}, 'must be above 0'),
+        ({'optimizer.offload': True, 'optimizer.layer_decay': 0.9}, 'leave one of them out'),
         ({'optimizer.schedule': 'cosin'}, "Did you mean 'cosine'"),
         ({'data.eval_fraction': 1.5}, 'is a share'),
         ({'data.mode': 'shard'}, "'shards'"),

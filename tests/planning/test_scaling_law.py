@@ -71,6 +71,9 @@ def test_shapes_have_about_the_size_that_was_asked_for():
         size = shape['num_layers'] * (4 * width**2 + 3 * width * shape['mlp_dim']) + 64_000 * width
         assert size == pytest.approx(params, rel=0.35)
         assert width == shape['num_heads'] * 128
+        config = llama.get_config()  # of the command that is printed
+        config.model.update(shape)
+        experiment.check(config)
 
 
 def save_run(directory, *, steps=30, text='one two three four'):
