@@ -157,10 +157,12 @@ class Planner:
         from planning import search
 
         where = self._where()
+        tried = plan.step.mesh, self._config.grad_accumulation, self._config.model.remat
         fitting = [
             (layout, estimated)
             for layout, estimated in self._ranked(where)
             if estimated.memory <= search.ROOM * where.chip.memory
+            and (layout.mesh, layout.parts, layout.remat) != tried
         ]
         same = [each for each in fitting if each[0].mesh == plan.step.mesh]
         others = [each for each in fitting if each[0].mesh != plan.step.mesh]
