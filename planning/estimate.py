@@ -54,9 +54,7 @@ class Estimate:
 
     memory: float
     compute: float
-    waited: (
-        float  # for what the tensor and context axes send: layers need it at once; and for sums on some chips
-    )
+    waited: float  # for what tensor and context send, which layers need at once; on some chips for sums too
     links: float  # of the busiest of the other axes
 
     @property
