@@ -68,9 +68,11 @@ def _make_step(
 
         def gradient_of_part(part: Batch, index: jax.Array | int):
             part_key = None if key is None else jax.random.fold_in(key, index)
-            # Without the barrier libtpu takes sums over devices out of the loop over parts, and fails when
-            # their dtype changes on the way.
-            grads, sums = jax.lax.optimization_barrier(gradient(learnt, frozen, part, part_key))
+            grads, sums = gradient(learnt, frozen, part, part_key)
+            if config.grad_accumulation > 1:
+                # Otherwise libtpu takes sums over devices out of the loop over parts, and fails when their
+                # dtype changes on the way.
+                grads = jax.lax.optimization_barrier(grads)
             return jax.tree.map(lambda g: g.astype(jnp.float32), grads), sums
 
         learnt, frozen = state.params, state.frozen
