@@ -132,7 +132,7 @@ def test_what_compilers_are_told_lets_sending_and_computing_overlap(plan, topolo
     arguments = (
         *('--config=configs/llama.py:60m', '--config.gradient_dtype=bfloat16', '--json'),
         *('--config.model.embed_dim=2048', '--config.model.num_heads=16', '--config.model.mlp_dim=5632'),
-        *('--config.batch_size=16', '--config.grad_accumulation=1', '--config.tokenizer.vocab_size=8192'),
+        *('--config.batch_size=32', '--config.grad_accumulation=2', '--config.tokenizer.vocab_size=8192'),
         f'--topology={topology}',
     )
     done = plan(*arguments)
