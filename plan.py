@@ -56,6 +56,14 @@ def main() -> int:
     topology = topologies.parse(TOPOLOGY.value) if TOPOLOGY.value else None
     config = flags.FLAGS.config
     if config is None:
+        for flag in (MESH, PRICE, PICTURE):
+            if flag.value != flag.default:
+                raise UserError(
+                    f'--{flag.name}={flag.value} is for the plan of a run, which --config names: add that, or '
+                    f'leave --{flag.name} out.'
+                )
+        if FLOPS.value is not None and HOURS.value is not None:
+            raise UserError('--flops and --hours are two budgets; leave one of them out.')
         return size_model(topology)
     for flag in (HOURS, FLOPS, RUNS):
         if flag.value is not None:

@@ -55,6 +55,23 @@ def test_mistakes_are_refused(plan, arguments, message):
     assert 'Traceback' not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--flops=1e20', '--mesh=auto'], '--mesh=auto is for the plan of a run'),
+        (['--flops=1e20', '--picture=plan.png'], '--picture=plan.png is for the plan of a run'),
+        (['--flops=1e20', '--hours=3', '--topology=v5e:4x4'], 'two budgets'),
+        (['--hours=3'], 'needs to know of which devices'),
+        (['--hours=3', '--topology=v5e:4x4', '--mfu=1.5'], 'mfu'),
+    ],
+)
+def test_mistakes_in_a_budget_are_refused(plan, arguments, message):
+    done = plan(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
 def test_a_plan_of_this_machine_and_again_at_once(plan, tmp_path):
     arguments = (
         *('--config=configs/llama.py:smoke', '--config.mesh.fsdp=4', '--config.mesh.data=2'),
