@@ -59,8 +59,8 @@ def main() -> int:
         for flag in (MESH, PRICE, PICTURE):
             if flag.value != flag.default:
                 raise UserError(
-                    f'--{flag.name}={flag.value} is for the plan of a run, which --config names: add that, or '
-                    f'leave --{flag.name} out.'
+                    f'--{flag.name}={flag.value} is for the plan of a run, which --config names; add that, '
+                    f'or leave --{flag.name} out.'
                 )
         if FLOPS.value is not None and HOURS.value is not None:
             raise UserError('--flops and --hours are two budgets; leave one of them out.')
