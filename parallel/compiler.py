@@ -10,6 +10,8 @@ import os
 
 from jax.sharding import Mesh
 
+from parallel import chips
+
 Options = dict[str, int | bool]
 
 # SparseCores send what is gathered and summed while tensor cores compute. By default these do it and wait: 40
@@ -22,7 +24,7 @@ SPARSE_CORES: Options = {
     'xla_tpu_enable_sparse_core_collective_offload_all_reduce': True,
 }
 
-# By JAX's name of a device's kind, or of its platform.
+# By the name of a chip, or of its platform.
 OPTIONS: dict[str, Options] = {
     # LLVM takes twice as long at its level 3, most of it over random numbers, and the code is no faster
     # (docs/log.md).
@@ -32,7 +34,8 @@ OPTIONS: dict[str, Options] = {
     'gpu': {'xla_gpu_enable_latency_hiding_scheduler': True},
     # Gathers start early, as by themselves on v5e: 14 of 40 GB alone, which are the sums.
     'TPU v4': {'xla_enable_async_all_gather': True},
-    **dict.fromkeys(('TPU v5', 'TPU v5p', 'TPU v6 lite', 'TPU v6e'), SPARSE_CORES),
+    'TPU v5p': SPARSE_CORES,
+    'TPU v6e': SPARSE_CORES,
 }
 
 
@@ -43,5 +46,6 @@ def options(mesh: Mesh) -> Options:
     """
     said = os.environ.get('XLA_FLAGS', '') + os.environ.get('LIBTPU_INIT_ARGS', '')
     device = mesh.devices.flat[0]
-    told = OPTIONS.get(device.device_kind, OPTIONS.get(device.platform, {}))
+    chip = chips.of_kind(device.device_kind)
+    told = OPTIONS.get(chip.name if chip else '', OPTIONS.get(device.platform, {}))
     return {name: value for name, value in told.items() if name not in said}
