@@ -80,15 +80,7 @@ def train(config, workdir: Path) -> int:
     lengths = objective.lengths(config)
     optimizer = make_optimizer(config)
     learns = freezing.learnt(config)
-    abstract = states.abstract_state(
-        model,
-        optimizer,
-        mesh,
-        seed=config.seed,
-        ema=config.ema_decay > 0,
-        learns=learns,
-        offload=config.optimizer.offload,
-    )
+    abstract = states.experiment_state(config, model, optimizer, mesh)
     num_params, num_frozen = freezing.size(abstract.whole_params()), freezing.size(abstract.frozen)
 
     # ---- Restore ---------------------------------------------------------------------------------------

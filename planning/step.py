@@ -124,15 +124,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], platform: str) -> S
     objective, tokenizer = objectives.get(config.objective), vocabulary(config)
     optimizer = make_optimizer(config)
     learns = freezing.learnt(config)
-    abstract = states.abstract_state(
-        model,
-        optimizer,
-        mesh,
-        seed=config.seed,
-        ema=config.ema_decay > 0,
-        learns=learns,
-        offload=config.optimizer.offload,
-    )
+    abstract = states.experiment_state(config, model, optimizer, mesh)
     batch = abstract_batch(config, objective, tokenizer, mesh)
     train_step = make_train_step(model, objective, config, optimizer, make_schedule(config))
 

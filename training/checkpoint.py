@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from configs.errors import UserError
-from training import best
+from training import best, offloading
 from training.optimizer import parameter_name
 
 
@@ -178,7 +178,7 @@ def describe(tree: Any) -> dict[str, tuple[list[int], str]]:
 @jax.jit
 def _digests(leaves: list[jax.Array]) -> list[jax.Array]:
     def digest(array: jax.Array) -> jax.Array:
-        array = jax.device_put(array, jax.memory.Space.Device)  # optimizer state may lie on the host
+        array = jax.device_put(array, offloading.DEVICE)  # optimizer state may lie on the host
         words = jax.lax.bitcast_convert_type(array, f'uint{8 * array.dtype.itemsize}').astype(jnp.uint32)
         place = jnp.zeros((), jnp.uint32)
         for axis, extent in enumerate(array.shape):

@@ -49,9 +49,8 @@ def by_layers(update: Update) -> Update:
 
             num_layers = jax.tree.leaves(of_stack)[0].shape[0]
             first = (_part(grads, [stack]), _part(opt_state, [stack]))
-            made, new = jax.lax.fori_loop(
-                0, num_layers, update_layer, first
-            )  # updates take the gradients' place
+            # Updates take the place of the gradients.
+            made, new = jax.lax.fori_loop(0, num_layers, update_layer, first)
             updates |= made
             states.append(new)
         # What is no moment, such as the number of updates, is the same in all of them, and new in the first.

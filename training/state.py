@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
 
 from parallel import compiler, rules
 from training import freezing, offloading
@@ -125,6 +126,21 @@ def abstract_state(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
         state_shardings(abstract, cut, optimizer, mesh, learns, offload),
+    )
+
+
+def experiment_state(
+    config: ConfigDict, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Returns `abstract_state` as an experiment says it is to be."""
+    return abstract_state(
+        model,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        ema=config.ema_decay > 0,
+        learns=freezing.learnt(config),
+        offload=config.optimizer.offload,
     )
 
 

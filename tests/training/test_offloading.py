@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from tests.training.test_step import Training, rows
+from training import offloading
 from training.checkpoint import Checkpoints
 
 
@@ -26,6 +28,23 @@ def test_updates_are_those_without(changes):
     assert kinds(there.state.opt_state) == {'pinned_host'}
     for a, b in zip(jax.tree.leaves(here.state), jax.tree.leaves(there.state), strict=True):
         np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-5, atol=1e-7)
+
+
+def test_all_that_is_learnt_may_lie_in_blocks():
+    # As with adapters, and where embeddings are frozen.
+    optimizer = optax.adamw(0.1)
+    params = {'blocks': {'kernel': np.arange(6, dtype=np.float32).reshape(3, 2)}}
+    grads, state = jax.tree.map(np.cos, params), optimizer.init(params)
+
+    def update(grads, state, params, make):
+        return optimizer.update(grads, state, params)
+
+    whole = jax.jit(update)(grads, state, params, True)
+    on_host = jax.tree.map(
+        lambda leaf: jax.device_put(leaf, offloading.on_host(leaf.sharding)) if leaf.ndim else leaf, state
+    )
+    by_layers = jax.jit(offloading.by_layers(update))(grads, on_host, params, True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(b), a, rtol=1e-6), whole, by_layers)
 
 
 def test_a_step_that_is_not_finite_leaves_moments_as_they_were():
