@@ -1,9 +1,14 @@
 """Time and memory of opening a large published model, beside reading its file from disk.
 
-  python -m benchmarks.import_model [--gigabytes=3 --devices 1 8]
+  python -m benchmarks.import_model [--gigabytes=3 --devices 1 8 --rounds=3]
 
-Writes a LLaMA of random float32 weights in Hugging Face's format, then opens it in a process for each number
-of (simulated) devices. The peak is of memory that belongs to the process: pages of the file, which is mapped,
+Writes a LLaMA of random float32 weights in Hugging Face's format. Then processes take turns: one reads the
+file into new memory, the others open it, each on its number of (simulated) devices; before each the system
+drops what it holds of the file. Reading has a process of its own because memory that a process gave back a
+moment ago comes several times faster than what a new one asks for, on a virtual machine above all. The ratio
+is the median over rounds.
+
+The peak is of memory that belongs to the process: pages of the file, which is mapped,
 belong to the system, which drops them when it needs room; they are counted in the column beside it.
 """
 
@@ -13,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +33,7 @@ from rich.table import Table
 from safetensors.numpy import save_file
 
 from model.huggingface import weight_map
+from model.tensor_files import WEIGHTS
 
 VALUES = {
     'model_type': 'llama',
@@ -67,7 +74,7 @@ def write_model(directory: Path, size: float) -> None:
     rng = np.random.default_rng(0)
     save_file(
         {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in names.items()},
-        directory / 'model.safetensors',
+        directory / WEIGHTS,
     )
     (directory / 'config.json').write_text(json.dumps(VALUES | {'num_hidden_layers': layers}))
 
@@ -129,19 +136,32 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_file(path: Path) -> float:
-    """Returns the seconds that reading a file from disk into memory takes, the best of three."""
-    times = []
-    for _ in range(3):
-        forget(path)
-        buffer = np.empty(path.stat().st_size, np.uint8)
-        started = time.perf_counter()
-        with open(path, 'rb', buffering=0) as file:
-            done = 0
-            while count := file.readinto(buffer[done:].data):
-                done += count
-        times.append(time.perf_counter() - started)
-    return min(times)
+def read_file(directory: Path) -> None:
+    """Reads the file into new memory, and prints the seconds as JSON."""
+    path = directory / WEIGHTS
+    started = time.perf_counter()
+    buffer = np.empty(path.stat().st_size, np.uint8)
+    with open(path, 'rb', buffering=0) as file:
+        done = 0
+        while count := file.readinto(buffer[done:].data):
+            done += count
+    print(json.dumps({'seconds': time.perf_counter() - started}))
+
+
+def run_child(directory: Path, devices: int) -> dict[str, float]:
+    """Returns what a new process found that opened the model on `devices`, or, without any, read the file."""
+    forget(directory / WEIGHTS)
+    environment = os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+    command = [
+        sys.executable,
+        '-m',
+        'benchmarks.import_model',
+        f'--child={directory}',
+        '--devices',
+        str(devices),
+    ]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -151,33 +171,33 @@ def main() -> None:
     )
     parser.add_argument('--gigabytes', type=float, default=3)
     parser.add_argument('--devices', type=int, nargs='+', default=[1, 8])
-    parser.add_argument('--open', type=Path, help=argparse.SUPPRESS)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--child', type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.open:
-        open_model(arguments.open)
+    if arguments.child:
+        (open_model if arguments.devices[0] else read_file)(arguments.child)
         return
     directory = Path(tempfile.mkdtemp(prefix='lathe-import-'))
     try:
         write_model(directory, arguments.gigabytes * GIGABYTE)
-        path = directory / 'model.safetensors'
-        reading = read_file(path)
-        table = Table(
-            title=f'Opening {path.stat().st_size / GIGABYTE:.2f} GB; reading the file: {reading:.2f} s'
-        )
-        for heading in ('devices', 's', 'of reading', 'parameters GB', 'peak GB', 'with the file GB'):
-            table.add_column(heading, justify='right')
-        for devices in arguments.devices:
-            environment = os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
-            forget(path)
-            command = [sys.executable, '-m', 'benchmarks.import_model', f'--open={directory}']
-            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            seconds = found['seconds']
-            sizes = [f'{found[name] / GIGABYTE:.2f}' for name in ('held', 'own', 'whole')]
-            table.add_row(str(devices), f'{seconds:.2f}', f'{seconds / reading:.2f}×', *sizes)
-        Console(width=max(Console().width, 100)).print(table)
+        size = (directory / WEIGHTS).stat().st_size
+        found: dict[int, list[dict[str, float]]] = {devices: [] for devices in [0, *arguments.devices]}
+        for _ in range(arguments.rounds):
+            for devices, rounds in found.items():
+                rounds.append(run_child(directory, devices))
     finally:
         shutil.rmtree(directory)
+    reading = [one['seconds'] for one in found.pop(0)]
+    title = f'Opening {size / GIGABYTE:.2f} GB; reading the file: {statistics.median(reading):.2f} s'
+    table = Table(title=title)
+    for heading in ('devices', 's', 'of reading', 'parameters GB', 'peak GB', 'with the file GB'):
+        table.add_column(heading, justify='right')
+    for devices, rounds in found.items():
+        seconds = [one['seconds'] for one in rounds]
+        ratio = statistics.median(own / base for own, base in zip(seconds, reading, strict=True))
+        sizes = [f'{max(one[name] for one in rounds) / GIGABYTE:.2f}' for name in ('held', 'own', 'whole')]
+        table.add_row(str(devices), f'{statistics.median(seconds):.2f}', f'{ratio:.2f}×', *sizes)
+    Console(width=max(Console().width, 100)).print(table)
 
 
 if __name__ == '__main__':
