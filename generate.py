@@ -16,8 +16,8 @@ or <mask>, each on its own, and shows the --top_k likeliest tokens (5) with thei
 Lengths are in tokens. --max_new_tokens is each prompt's own, --max_length counts from the longest prompt of a
 batch, as in transformers. The same --seed gives the same texts. --num_beams above 1 searches instead of
 drawing: --temperature, --top_k and --top_p then have no effect. Where those are not given, a run draws at
-temperature 0.8 among 50; a published model does what its generation_config.json says, or else takes the
-most probable token, as transformers does.
+temperature 0.8 among 50; a published model does what its generation_config.json says, beams and penalties
+included, or else takes the most probable token, as transformers does. Lengths are never taken from there.
 """
 
 from __future__ import annotations
@@ -56,14 +56,16 @@ REPETITION_PENALTY = flags.DEFINE_float(
     'Above 1, tokens that the prompt or the text already has become less probable.',
 )
 NO_REPEAT_NGRAM_SIZE = flags.DEFINE_integer(
-    'no_repeat_ngram_size', 0, 'No sequence of so many tokens occurs twice, prompt included; 0: any may.'
+    'no_repeat_ngram_size', None, 'No sequence of so many tokens occurs twice, prompt included; 0: any may.'
 )
-MIN_NEW_TOKENS = flags.DEFINE_integer('min_new_tokens', 0, 'A text does not end before.')
-NUM_BEAMS = flags.DEFINE_integer('num_beams', 1, 'Continuations kept side by side in beam search; 1: none.')
-LENGTH_PENALTY = flags.DEFINE_float('length_penalty', 1.0, 'Beams: above 0 favours long texts, below short.')
+MIN_NEW_TOKENS = flags.DEFINE_integer('min_new_tokens', None, 'A text does not end before.')
+NUM_BEAMS = flags.DEFINE_integer(
+    'num_beams', None, 'Continuations kept side by side in beam search; 1: none.'
+)
+LENGTH_PENALTY = flags.DEFINE_float('length_penalty', None, 'Beams: above 0 favours long texts, below short.')
 EARLY_STOPPING = flags.DEFINE_enum(
     'early_stopping',
-    'false',
+    None,
     ['false', 'true', 'never'],
     'Beams: stop with num_beams finished (true), or once better are unlikely (false) or impossible (never).',
 )
@@ -80,7 +82,8 @@ BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Texts made at once.', lower
 def main() -> None:
     """Reads the prompts, continues them batch by batch, and prints or writes the texts."""
     records = read_prompts()
-    check_flags(len(records))
+    check_flags(len(records), NUM_BEAMS.value or 1)
+    refuse_equal_texts(TEMPERATURE.value, NUM_BEAMS.value or 1)
     command_line.check_output('output', OUTPUT.value)
     given = read_decoding()
 
@@ -95,7 +98,11 @@ def main() -> None:
     if opened.transformer.config.structure == 'encoder':
         results = fill_masks(opened, records)
     else:
-        results = write_texts(opened, records, dataclasses.replace(opened.decoding, **given))
+        decoding = dataclasses.replace(opened.decoding, **given)
+        check_flags(len(records), decoding.num_beams)
+        if decoding.num_beams > 1:
+            decoding = dataclasses.replace(decoding, num_return_sequences=NUM_RETURN_SEQUENCES.value)
+        results = write_texts(opened, records, decoding)
     if processes.is_main():
         write_results(results)
 
@@ -110,7 +117,7 @@ def write_texts(opened: Run, records: list[dict], decoding: Decoding) -> list[di
 
     model = opened.transformer
     count = NUM_RETURN_SEQUENCES.value
-    refuse_equal_texts(decoding.temperature)
+    refuse_equal_texts(decoding.temperature, decoding.num_beams)
     prompts = [
         encode_prompt(model, opened.tokenizer, record['prompt'], chat=CHAT.value) for record in records
     ]
@@ -151,10 +158,9 @@ def fill_masks(opened: Run, records: list[dict]) -> list[dict]:
     return results
 
 
-def check_flags(num_prompts: int) -> None:
-    """Raises UserError for flags that cannot go together."""
-    beams, texts = NUM_BEAMS.value, NUM_RETURN_SEQUENCES.value
-    refuse_equal_texts(TEMPERATURE.value)
+def check_flags(num_prompts: int, beams: int) -> None:
+    """Raises UserError for flags that cannot go together, or not with so many beams."""
+    texts = NUM_RETURN_SEQUENCES.value
     if STOP.value and beams > 1:
         raise UserError(f'--stop does not work with --num_beams={beams}; leave one of them out.')
     if '' in STOP.value:
@@ -168,9 +174,9 @@ def check_flags(num_prompts: int) -> None:
         raise UserError(f'--stream prints and --output={OUTPUT.value} writes a file; leave one of them out.')
 
 
-def refuse_equal_texts(temperature: float | None) -> None:
+def refuse_equal_texts(temperature: float | None, beams: int) -> None:
     """Raises UserError when several texts are asked for that would be the same."""
-    if temperature == 0 and NUM_BEAMS.value == 1 and NUM_RETURN_SEQUENCES.value > 1:
+    if temperature == 0 and beams == 1 and NUM_RETURN_SEQUENCES.value > 1:
         raise UserError(
             f'--num_return_sequences={NUM_RETURN_SEQUENCES.value} texts would be the same at temperature 0; '
             'raise --temperature, or use --num_beams.'
@@ -188,11 +194,10 @@ def read_decoding() -> dict[str, Any]:
         'no_repeat_ngram_size': NO_REPEAT_NGRAM_SIZE.value,
         'num_beams': NUM_BEAMS.value,
         'length_penalty': LENGTH_PENALTY.value,
-        'early_stopping': {'false': False, 'true': True}.get(EARLY_STOPPING.value, 'never'),
-        'num_return_sequences': NUM_RETURN_SEQUENCES.value if NUM_BEAMS.value > 1 else 1,
+        'early_stopping': {'false': False, 'true': True, 'never': 'never', None: None}[EARLY_STOPPING.value],
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    Decoding(**given)
+    Decoding(**given, num_return_sequences=NUM_RETURN_SEQUENCES.value if (NUM_BEAMS.value or 1) > 1 else 1)
     return given
 
 

@@ -120,11 +120,13 @@ def extend(
     tokens_NS = beams.tokens_BMS.reshape(-1, buffer_length)
     log_probs_NV = process(log_probs_NV, tokens_NS, ends_N, beams.step, processors)
     totals_BMV = beams.scores_BM[:, :, None] + log_probs_NV.reshape(batch_size, num_beams, vocab_size)
-    scores_BC, ids_BC = jax.lax.top_k(totals_BMV.reshape(batch_size, -1), 2 * num_beams)
+    # As many beams run on as there are, even if all that end come first.
+    num_candidates = num_beams * (1 + len(processors.eos_ids_E))
+    scores_BC, ids_BC = jax.lax.top_k(totals_BMV.reshape(batch_size, -1), num_candidates)
     parents_BC, new_BC = ids_BC // vocab_size, ids_BC % vocab_size
 
     length = beams.step + 1
-    ends_BC = (new_BC == processors.eos_id) | (length >= ranking.max_new_tokens)
+    ends_BC = jnp.isin(new_BC, processors.eos_ids_E) | (length >= ranking.max_new_tokens)
     slots_B = lengths_B + beams.step
 
     def grow(parents_BM: jax.Array, new_BM: jax.Array) -> jax.Array:

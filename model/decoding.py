@@ -29,6 +29,7 @@ class Decoding:
         positive values favour long texts.
       early_stopping: True ends the search with num_beams finished beams; False once the best running beam
         would not improve on them if it ended now; 'never' once it cannot at any length.
+      eos_ids: tokens that end a text; None: the tokenizer's eos.
       num_return_sequences: how many of a prompt's beams are returned, best first. For several samples
         of one prompt, give it several times.
 
@@ -47,6 +48,7 @@ class Decoding:
     length_penalty: float = 1.0
     early_stopping: bool | str = False
     num_return_sequences: int = 1
+    eos_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ('max_new_tokens', 'num_beams', 'num_return_sequences'):

@@ -55,7 +55,8 @@ def generate(
       prompts: token ids, at least one each.
       decoding: how tokens are chosen, and how many.
       key: of the random numbers.
-      eos_id, pad_id: ids that end a row and fill what follows; eos_id=-1: none ends it.
+      eos_id, pad_id: ids that end a row, unless `decoding` has others, and fill what follows; eos_id=-1: none
+        ends it.
       vocab_size: ids from it on are never produced, as the model's vocabulary is padded; None: all may be.
       watch: looks at the new tokens every `watch_every`, and may end rows; not with beams.
 
@@ -122,18 +123,18 @@ def _watched(
         request = request._replace(is_padding_B=ended_B)
         state = _extend(layers, request, state, np.int32(until), model=model)
         new_BT = np.take_along_axis(np.asarray(state.tokens_BS)[:num_rows], columns_BT, axis=1)
-        texts = [_up_to(row[:until], request.processors.eos_id) for row in new_BT]
+        texts = [_up_to(row[:until], request.processors.eos_ids_E) for row in new_BT]
         ends = watch(texts)
         for row, (text, end) in enumerate(zip(texts, ends, strict=True)):
-            ended_B[row] = end is not None or (len(text) and text[-1] == request.processors.eos_id)
+            ended_B[row] = end is not None or (len(text) and text[-1] in request.processors.eos_ids_E)
             new_BT[row, len(text) if end is None else end :] = request.pad_id
         if until == max_new_tokens or ended_B.all():
             return new_BT
 
 
-def _up_to(tokens_T: np.ndarray, eos_id: Any) -> np.ndarray:
-    """Returns the tokens up to eos, itself included, or all."""
-    ends = np.flatnonzero(tokens_T == eos_id)
+def _up_to(tokens_T: np.ndarray, eos_ids_E: Any) -> np.ndarray:
+    """Returns the tokens up to the first that ends a text, itself included, or all."""
+    ends = np.flatnonzero(np.isin(tokens_T, eos_ids_E))
     return tokens_T[: ends[0] + 1] if len(ends) else tokens_T
 
 
@@ -240,7 +241,7 @@ def _emit(request: Request, step: Any, logits_BV: jax.Array, tokens_BS: jax.Arra
     token_B = jnp.where(done_B, request.pad_id, sample(logits_BV, keys_B, processors))
     tokens_BS = tokens_BS.at[rows_B, lengths_B].set(token_B, mode='drop')
     tokens_BS = constrain(tokens_BS, None, None)  # whole on every process
-    return step + 1, token_B, tokens_BS, done_B | (token_B == processors.eos_id)
+    return step + 1, token_B, tokens_BS, done_B | jnp.isin(token_B, processors.eos_ids_E)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'buffer_length'))

@@ -7,10 +7,11 @@ MiniLM, T5 and Marian, and the configuration classes of transformers.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, get_type_hints
 
 from configs.errors import UserError
 from model import weight_maps
+from model.families import ModelConfig
 from model.weight_maps import WeightMap
 
 WEIGHT_MAPS = {
@@ -51,14 +52,16 @@ ACTIVATIONS = {
 WITHOUT_EFFECT = frozenset((
     '_name_or_path', 'activation_dropout', 'architectures', 'attention_dropout',
     'attention_probs_dropout_prob', 'attn_pdrop', 'auto_map', 'bos_token_id', 'classif_dropout',
-    'classifier_dropout', 'decoder_layerdrop', 'dropout', 'dropout_rate', 'dtype', 'embd_pdrop',
-    'encoder_layerdrop', 'eos_token_id', 'gradient_checkpointing', 'hidden_dropout_prob', 'id2label',
-    'init_std', 'initializer_factor', 'initializer_range', 'is_llama_config', 'keys_to_ignore_at_inference',
-    'label2id', 'max_length', 'max_window_layers', 'model_type', 'n_ctx', 'num_hidden_layers',
-    'output_past', 'pad_token_id', 'pretraining_tp', 'problem_type', 'reorder_and_upcast_attn',
-    'resid_pdrop', 'return_dict', 'summary_activation', 'summary_first_dropout', 'summary_proj_to_labels',
-    'summary_type', 'summary_use_proj', 'task_specific_params', 'torch_dtype', 'transformers.js_config',
-    'transformers_version', 'unsloth_fixed', 'unsloth_version', 'use_cache',
+    'classifier_dropout', 'decoder_layerdrop', 'directionality', 'dropout', 'dropout_rate', 'dtype',
+    'embd_pdrop', 'encoder_layerdrop', 'eos_token_id', 'gradient_checkpointing', 'hidden_dropout_prob',
+    'id2label', 'init_std', 'initializer_factor', 'initializer_range', 'is_llama_config',
+    'keys_to_ignore_at_inference', 'label2id', 'max_length', 'max_window_layers', 'model_type', 'n_ctx',
+    'num_hidden_layers', 'output_past', 'pad_token_id', 'pooler_fc_size', 'pooler_num_attention_heads',
+    'pooler_num_fc_layers', 'pooler_size_per_head', 'pooler_type', 'pretraining_tp', 'problem_type',
+    'reorder_and_upcast_attn', 'resid_pdrop', 'return_dict', 'summary_activation',
+    'summary_first_dropout', 'summary_proj_to_labels', 'summary_type', 'summary_use_proj',
+    'task_specific_params', 'torch_dtype', 'transformers.js_config', 'transformers_version',
+    'unsloth_fixed', 'unsloth_version', 'use_cache',
 ))
 # fmt: on
 
@@ -88,12 +91,20 @@ class _Reader:
 
     def finish(self) -> None:
         """Raises UserError for a key with a value that nobody read and that may change the logits."""
+        if self._values.get('quantization_config'):
+            raise UserError(
+                f'{self._origin} says that the tensors are quantized, which Lathe reads from GGUF alone; '
+                'take the model that was quantized, or its GGUF.'
+            )
         for key in sorted(set(self._values) - self._read - WITHOUT_EFFECT):
             if self._values[key] not in (None, False, [], {}):
                 raise UserError(
                     f'{self._origin}: {key}={self._values[key]!r} is not known to Lathe, so its effect '
                     'would be missing. Remove it from config.json if it has none.'
                 )
+
+
+KINDS = get_type_hints(ModelConfig)  # of each key of config.model
 
 
 def model_keys(values: dict[str, Any], origin: str, names: Collection[str] = ()) -> dict[str, Any]:
@@ -104,11 +115,20 @@ def model_keys(values: dict[str, Any], origin: str, names: Collection[str] = ())
     Raises UserError, which names the key, for an architecture or option that Lathe does not compute.
     """
     model_type = values.get('model_type')
-    if model_type not in PARSERS:
+    if not isinstance(model_type, str) or model_type not in PARSERS:
         raise UserError(f'{origin}: model_type={model_type!r} is not supported, only {", ".join(PARSERS)}.')
     read = _Reader(values, origin, names)
-    keys = PARSERS[model_type](read)
+    try:
+        keys = PARSERS[model_type](read)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f'{origin} has a value of a wrong type ({error}); download it again.') from error
     read.finish()
+    for key, value in keys.items():
+        kind = KINDS[key]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UserError(
+                f'{origin}: what gives model.{key} is {value!r}, not {kind.__name__}; download it again.'
+            )
     return keys
 
 

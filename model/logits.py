@@ -25,7 +25,7 @@ class Processors:
     """The numbers of a Decoding, as arrays: new values do not recompile. None is off, at no cost."""
 
     vocab_size: Number
-    eos_id: Number
+    eos_ids_E: np.ndarray | jax.Array  # a text ends with any of them
     repetition_penalty: Number | None = None
     min_new_tokens: Number | None = None
     temperature: Number | None = None  # None takes the most probable token
@@ -44,7 +44,7 @@ def make_processors(decoding: Decoding, *, vocab_size: int, eos_id: int) -> Proc
     filtered = temperature > 0 and (decoding.top_k > 0 or decoding.top_p < 1)
     return Processors(
         vocab_size=np.int32(vocab_size),
-        eos_id=np.int32(eos_id),
+        eos_ids_E=np.array(decoding.eos_ids or (eos_id,), np.int32),
         repetition_penalty=np.float32(penalty) if penalty != 1 else None,
         min_new_tokens=np.int32(minimum) if minimum else None,
         temperature=np.float32(temperature) if temperature else None,
@@ -80,7 +80,7 @@ def process(
     if processors.no_repeat_ngram_size:
         scores_BV = forbid_ngrams(scores_BV, tokens_BS, lengths_B, processors.no_repeat_ngram_size)
     if processors.min_new_tokens is not None:
-        eos_V = jnp.arange(scores_BV.shape[1]) == processors.eos_id
+        eos_V = jnp.isin(jnp.arange(scores_BV.shape[1]), processors.eos_ids_E)
         scores_BV = jnp.where(eos_V & (num_new < processors.min_new_tokens), -jnp.inf, scores_BV)
     return scores_BV
 

@@ -52,7 +52,12 @@ def fill(model: Transformer, params: Any, tokenizer: Tokenizer, text: str, *, ca
     tokens[0, : len(ids)] = ids
     real = (np.arange(size) < len(ids)).astype(np.int32)[None]
     probabilities_LK, tokens_LK = _rank(
-        params, tokens, real, model=model, vocab_size=tokenizer.vocab_size, candidates=candidates
+        params,
+        tokens,
+        real,
+        model=model,
+        vocab_size=tokenizer.vocab_size,
+        candidates=min(candidates, tokenizer.vocab_size),
     )
     ranked = [
         [

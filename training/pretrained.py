@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,21 @@ OBJECTIVES = {
     't5': 'span_corruption',
     'transformer': 'seq2seq',
 }  # of families; else 'causal'
+# fmt: off
+# Of generation_config.json: what is done as it says, and the values with which the rest does nothing.
+FOLLOWED = (
+    'temperature', 'top_k', 'top_p', 'repetition_penalty', 'no_repeat_ngram_size', 'min_new_tokens',
+    'num_beams', 'length_penalty', 'early_stopping',
+)
+WITHOUT_EFFECT = {
+    'bad_words_ids': [], 'begin_suppress_tokens': [], 'diversity_penalty': 0.0,
+    'encoder_no_repeat_ngram_size': 0, 'encoder_repetition_penalty': 1.0, 'epsilon_cutoff': 0.0,
+    'eta_cutoff': 0.0, 'exponential_decay_length_penalty': [], 'forced_bos_token_id': [],
+    'forced_eos_token_id': [], 'guidance_scale': 1.0, 'min_length': 0, 'min_p': 0.0, 'num_beam_groups': 1,
+    'penalty_alpha': 0.0, 'sequence_bias': [], 'stop_strings': [], 'suppress_tokens': [], 'top_h': [],
+    'typical_p': 1.0,
+}
+# fmt: on
 LONGEST_SEQUENCE = 1024  # of evaluation and fine-tuning, unless the experiment says otherwise
 
 
@@ -99,14 +114,23 @@ def _read_decoding(directory: Path) -> Decoding:
     """Returns what generation_config.json asks for: greedy unless it says `do_sample`, as in transformers."""
     path = directory / GENERATION
     values = read_json(path) if path.is_file() else {}
-    if not values.get('do_sample'):
-        return Decoding(temperature=0.0, repetition_penalty=values.get('repetition_penalty') or 1.0)
-    return Decoding(
-        temperature=values.get('temperature') or 1.0,
-        top_k=50 if values.get('top_k') is None else values['top_k'],
-        top_p=values.get('top_p') or 1.0,
-        repetition_penalty=values.get('repetition_penalty') or 1.0,
-    )
+    values = {key: value for key, value in values.items() if value is not None}
+    for key, harmless in WITHOUT_EFFECT.items():
+        if values.get(key, harmless) != harmless:
+            print(f'{path}: {key}={values[key]!r} is not known to Lathe; it has no effect.', file=sys.stderr)
+    settings: dict[str, Any] = {key: values[key] for key in FOLLOWED if key in values}
+    if values.get('do_sample'):
+        settings = {'top_k': 50} | settings
+    else:
+        settings |= {'temperature': 0.0, 'top_k': 0, 'top_p': 1.0}
+    eos = values.get('eos_token_id', [])
+    settings['eos_ids'] = tuple(eos if isinstance(eos, list) else [eos]) or None
+    try:
+        if not all(isinstance(each, int) for each in settings['eos_ids'] or ()):
+            raise UserError(f'eos_token_id={eos!r} must be one id or several.')
+        return Decoding(**settings)
+    except (TypeError, UserError) as error:
+        raise UserError(f'{path} asks for what cannot be done: {error}') from error
 
 
 def load_params(published: Published, abstract: Any) -> Any:
@@ -123,10 +147,18 @@ def new_directory(directory: Path) -> Path:
 
 
 def beside(directory: Path) -> Path:
-    """Makes and returns an empty directory in which to write what `move_into_place` moves."""
+    """Makes and returns an empty directory in which to write what `move_into_place` moves.
+
+    Raises UserError if one of its name is there: a conversion was cut short, or it is the user's.
+    """
     path = directory.with_name(directory.name + '.tmp')
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UserError(
+            f'{path} is there, where {directory.name} is written first; remove it if it is left from a '
+            'conversion that was cut short, or name another directory.'
+        ) from error
     return path
 
 

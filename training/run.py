@@ -83,6 +83,8 @@ class Run:
 
         What sentence encoders such as all-MiniLM-L6-v2 are trained for (Reimers and Gurevych 2019).
         """
+        if not texts:
+            raise UserError('there is no text to embed; give at least one.')
         means_BD = np.stack([hidden_LD.mean(axis=0) for hidden_LD in self.hidden(texts)])
         return means_BD / np.linalg.norm(means_BD, axis=1, keepdims=True)
 
@@ -100,7 +102,16 @@ class Run:
         Returns:
           int32 ids of each prompt and its continuation, or of an encoder-decoder's answer, without what fills
           up shorter ones.
+
+        Raises:
+          UserError: for no prompts, ids that the vocabulary lacks, settings that are unknown or out of range.
         """
+        known = [field.name for field in dataclasses.fields(Decoding)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise UserError(f'generate has no setting {unknown[0]!r}; there are {", ".join(known)}.')
+        size = self.tokenizer.vocab_size
+        if not prompts or not all(len(ids) and min(ids) >= 0 and max(ids) < size for ids in prompts):
+            raise UserError(f'prompts must be one or more lists of ids, each from 0 to {size - 1}.')
         answers = self.transformer.config.encoder_layers > 0
         decoding = dataclasses.replace(self.decoding, **settings)
         if 'max_new_tokens' not in settings:
@@ -116,8 +127,8 @@ class Run:
             pad_id=self.tokenizer.pad_id,
             vocab_size=self.tokenizer.vocab_size,
         )
-        ends = (new == self.tokenizer.eos_id).argmax(axis=1) + 1
-        lengths = np.where((new == self.tokenizer.eos_id).any(axis=1), ends, new.shape[1])
+        ends = np.isin(new, decoding.eos_ids or (self.tokenizer.eos_id,))
+        lengths = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, new.shape[1])
         count = decoding.num_return_sequences
         return [
             np.concatenate([[] if answers else prompts[row // count], new[row, :length]]).astype(np.int32)

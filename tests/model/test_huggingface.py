@@ -211,12 +211,27 @@ def test_damaged_and_missing_files_are_named(copy):
         ('llama', {'attn_logit_softcapping': 50.0}, 'attn_logit_softcapping=50.0 is not known to Lathe'),
         ('llama', {'rope_parameters': {'rope_type': 'yarn', 'factor': 2.0}}, "rope_type='yarn'"),
         ('qwen2', {'use_sliding_window': True}, 'use_sliding_window=True is not supported'),
+        ('llama', {'quantization_config': {'quant_method': 'bitsandbytes'}}, 'tensors are quantized'),
+        ('llama', {'num_hidden_layers': 'two'}, "what gives model.num_layers is 'two', not int"),
+        ('llama', {'rms_norm_eps': '1e-5'}, "what gives model.norm_epsilon is '1e-5', not float"),
+        ('llama', {'tie_word_embeddings': 'yes'}, "model.tie_embeddings is 'yes', not bool"),
+        ('llama', {'hidden_size': None}, 'hidden_size'),
+        ('llama', {'rope_parameters': 5}, 'config.json has a value of a wrong type'),
+        ('t5', {'feed_forward_proj': 3}, 'config.json has a value of a wrong type'),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(name, change, message):
     values = read_config(REFERENCES / name) | change
     with pytest.raises(UserError, match=message):
         huggingface.model_keys({k: v for k, v in values.items() if v is not None}, 'config.json')
+
+
+def test_what_google_wrote_of_its_poolers_has_no_effect():
+    values = read_config(REFERENCES / 'bert')
+    extra = {'directionality': 'bidi', 'pooler_fc_size': 768, 'pooler_type': 'first_token_transform'}
+    assert huggingface.model_keys(values | extra, 'config.json') == huggingface.model_keys(
+        values, 'config.json'
+    )
 
 
 def test_a_model_that_transformers_cannot_express_is_refused():

@@ -76,8 +76,8 @@ def transformers_text(reference, prompt, decoding, eos_id):
             'length_penalty': float(decoding.length_penalty),
             'early_stopping': decoding.early_stopping,
         }
-    if eos_id != NO_EOS:
-        keys['eos_token_id'] = eos_id
+    if decoding.eos_ids or eos_id != NO_EOS:
+        keys['eos_token_id'] = list(decoding.eos_ids or (eos_id,))
     tokens = torch.tensor([prompt])
     with torch.no_grad():
         out = reference.generate(
@@ -120,6 +120,16 @@ def test_greedy_tokens_are_those_of_transformers(reference, model, params, eos, 
     if ends and not keys:
         assert (out == eos).any()
         assert out[0, -1] == PAD
+
+
+@pytest.mark.parametrize('num_beams', [1, 3])
+@pytest.mark.parametrize('keys', [{}, {'min_new_tokens': 15}], ids=str)
+def test_any_of_several_tokens_ends_a_text(reference, model, params, eos, num_beams, keys):
+    texts = [transformers_text(reference, prompt, Decoding(NEW, temperature=0), NO_EOS) for prompt in PROMPTS]
+    several = (eos, *(int(text[0][20]) for text in texts))
+    decoding = Decoding(NEW, temperature=0, num_beams=num_beams, eos_ids=several, **keys)
+    out = compare(reference, model, params, decoding, VOCABULARY - 1)
+    assert (out[:, -1] == PAD).any()
 
 
 @pytest.mark.parametrize('ends', [False, True], ids=['free', 'eos'])

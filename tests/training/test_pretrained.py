@@ -110,6 +110,44 @@ def test_generation_follows_the_models_own_settings(published, tmp_path):
     assert pretrained.find(str(directory)).decoding == expected
 
 
+def test_beams_penalties_and_ends_are_the_models_own(published, tmp_path, capsys):
+    directory = Path(shutil.copytree(published, tmp_path / 'gpt2'))
+    settings = {'num_beams': 3, 'no_repeat_ngram_size': 2, 'eos_token_id': [1, 7], 'typical_p': 0.5}
+    (directory / 'generation_config.json').write_text(json.dumps(settings))
+    expected = Decoding(temperature=0.0, num_beams=3, no_repeat_ngram_size=2, eos_ids=(1, 7))
+    assert pretrained.find(str(directory)).decoding == expected
+    assert 'typical_p=0.5 is not known to Lathe' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [{'num_beams': 'x'}, {'eos_token_id': 'x'}, {'do_sample': True, 'temperature': 'hot'}],
+    ids=str,
+)
+def test_settings_of_a_wrong_type_are_refused(published, tmp_path, settings):
+    directory = Path(shutil.copytree(published, tmp_path / 'gpt2'))
+    (directory / 'generation_config.json').write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r'generation_config.json asks for what cannot be done'):
+        pretrained.find(str(directory))
+
+
+def test_ids_and_settings_are_checked(published):
+    opened = run.open_run(str(published))
+    for prompts in ([], [[]], [[10**6]], [[-1]]):
+        with pytest.raises(UserError, match=r'prompts must be one or more lists of ids, each from 0 to'):
+            opened.generate(prompts)
+    with pytest.raises(UserError, match=r"no setting 'do_sample'; there are max_new_tokens"):
+        opened.generate([[1]], do_sample=True)
+
+
+def test_nothing_beside_a_new_directory_is_removed(published, tmp_path):
+    (tmp_path / 'new.tmp').mkdir()
+    (tmp_path / 'new.tmp' / 'notes.txt').write_text('kept')
+    with pytest.raises(UserError, match=r'new\.tmp is there, where new is written first'):
+        run.save_as_run(run.open_run(str(published)), tmp_path / 'new')
+    assert (tmp_path / 'new.tmp' / 'notes.txt').read_text() == 'kept'
+
+
 def test_a_tokenizer_with_more_ids_than_the_table_is_refused(published, tmp_path):
     directory = Path(shutil.copytree(published, tmp_path / 'gpt2'))
     values = json.loads((directory / 'config.json').read_text())
