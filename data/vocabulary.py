@@ -201,7 +201,7 @@ def _ids_of_the_model(files: Mapping[str, bytes], size: int, origin: str) -> dic
             if not 0 <= token < size:
                 raise UserError(
                     f'{origin}/{name} says {role}_token_id={token}, but the tokenizer there has ids below '
-                    f'{size}. Put the tokenizer of this very model beside it.'
+                    f'{size}. Put the tokenizer of this very model beside it, or correct the id.'
                 )
             found[role] = token
     return found

@@ -47,6 +47,10 @@ class PickledTensors:
 def _files(directory: Path) -> list[str]:
     index = directory / INDEX
     if not index.is_file():
+        if not (directory / WEIGHTS).is_file():
+            raise UserError(
+                f'{directory} has no {WEIGHTS} and no {INDEX}; leave --pickles out for safetensors.'
+            )
         return [WEIGHTS]
     try:
         return sorted(set(json.loads(index.read_text())['weight_map'].values()))

@@ -65,7 +65,7 @@ class TensorFiles:
         else:
             others = sorted(path.name for path in directory.glob('*.bin'))
             hint = (
-                f'; {", ".join(others)} hold pickles, which can run code: if you trust them, '
+                f'; there are pickles, {", ".join(others)}, which can run code: if you trust them, '
                 'convert.py --pickles reads them'
             )
             raise UserError(

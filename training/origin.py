@@ -152,11 +152,14 @@ def _find_run(checkpoint: str) -> RunOrigin:
     place, _, wanted = (checkpoint, '', '') if Path(checkpoint).is_dir() else checkpoint.rpartition('@')
     directory = Path(place or checkpoint)
     if not (directory / 'checkpoints').is_dir():
-        fault = (
-            'has no checkpoints/ and no config.json of a published model'
-            if directory.exists()
-            else 'does not exist'
-        )
+        if (directory / pretrained.CONFIG).is_file():
+            fault = f'has a {pretrained.CONFIG} without model_type, and no checkpoints/'
+        elif directory.is_file():
+            fault = 'is a file'
+        elif directory.exists():
+            fault = f'has no checkpoints/ and no {pretrained.CONFIG} of a published model'
+        else:
+            fault = 'does not exist'
         raise UserError(
             f'--checkpoint={checkpoint}: {directory} {fault}; give a --workdir of train.py, a directory in '
             "Hugging Face's format, FILE.gguf or hf:NAME."

@@ -73,9 +73,15 @@ def find(checkpoint: str, *, pickles: bool = False) -> Published | None:
         return _open_gguf(path)
     if not (path / CONFIG).is_file() or 'model_type' not in (values := read_json(path / CONFIG)):
         return None
-    huggingface.model_keys(values, str(path / CONFIG))  # an architecture that is not known goes first
+    keys = huggingface.model_keys(values, str(path / CONFIG))  # an architecture that is not known goes first
     files = pickled_tensors.PickledTensors(path) if pickles else TensorFiles(path)
-    return Published(path, values, files, load_tokenizer(path), _read_decoding(path))
+    tokenizer = load_tokenizer(path)
+    if tokenizer.vocab_size > keys['vocab_size']:
+        raise UserError(
+            f'{path}: the tokenizer has {tokenizer.vocab_size} ids, but {CONFIG} says vocab_size='
+            f'{keys["vocab_size"]}; put the tokenizer of this very model there.'
+        )
+    return Published(path, values, files, tokenizer, _read_decoding(path))
 
 
 def _open_gguf(path: Path) -> Published:

@@ -191,7 +191,7 @@ def test_damaged_and_missing_files_are_named(copy):
         open_model(directory)
     weights.rename(directory / 'pytorch_model.bin')
     with pytest.raises(
-        UserError, match=r'pytorch_model.bin hold pickles, .* convert.py --pickles reads them'
+        UserError, match=r'there are pickles, pytorch_model.bin, .* convert.py --pickles reads them'
     ):
         open_model(directory)
     index = {'weight_map': {'model.norm.weight': 'model-00001-of-00002.safetensors'}}
