@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from pathlib import Path
 
 # Names of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+OVERCOMMIT, STRICT = Path('/proc/sys/vm/overcommit_memory'), '2'  # proc(5)
 
 
 def keep_freed_memory() -> None:
@@ -33,15 +35,18 @@ def _prefer_huge_pages(libc: ctypes.CDLL) -> None:
     """Asks for huge pages in as much of the heap as half the machine's memory.
 
     A block is allocated, which only extends the heap's addresses, and freed: they stay part of the heap, with
-    what the system was told of them.
+    what the system was told of them. Not where the system promises no more memory than it has: other
+    processes would lack what is only reserved here.
     """
+    if OVERCOMMIT.exists() and OVERCOMMIT.read_text().strip() == STRICT:
+        return
     size = os.sysconf('SC_PHYS_PAGES') * mmap.PAGESIZE // 2
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     libc.free.argtypes = [ctypes.c_void_p]
     block = libc.malloc(size)
     if block is None:
-        return  # where the system promises no more memory than it has
+        return
     start = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
     libc.madvise(start, size - mmap.PAGESIZE, mmap.MADV_HUGEPAGE)
     libc.free(block)

@@ -32,18 +32,18 @@ OBJECTIVES = {
     'transformer': 'seq2seq',
 }  # of families; else 'causal'
 # fmt: off
-# Of generation_config.json: what is done as it says, and the values with which the rest does nothing.
+# Of generation_config.json: what is done as it says, and with what values the rest does nothing.
 FOLLOWED = (
     'temperature', 'top_k', 'top_p', 'repetition_penalty', 'no_repeat_ngram_size', 'min_new_tokens',
     'num_beams', 'length_penalty', 'early_stopping',
 )
-WITHOUT_EFFECT = {
-    'bad_words_ids': [], 'begin_suppress_tokens': [], 'diversity_penalty': 0.0,
+HARMLESS = {
+    'bad_words_ids': [], 'begin_suppress_tokens': [], 'constraints': [], 'diversity_penalty': 0.0,
     'encoder_no_repeat_ngram_size': 0, 'encoder_repetition_penalty': 1.0, 'epsilon_cutoff': 0.0,
-    'eta_cutoff': 0.0, 'exponential_decay_length_penalty': [], 'forced_bos_token_id': [],
-    'forced_eos_token_id': [], 'guidance_scale': 1.0, 'min_length': 0, 'min_p': 0.0, 'num_beam_groups': 1,
-    'penalty_alpha': 0.0, 'sequence_bias': [], 'stop_strings': [], 'suppress_tokens': [], 'top_h': [],
-    'typical_p': 1.0,
+    'eta_cutoff': 0.0, 'exponential_decay_length_penalty': [], 'force_words_ids': [],
+    'forced_bos_token_id': [], 'forced_eos_token_id': [], 'guidance_scale': 1.0, 'min_length': 0,
+    'min_p': 0.0, 'num_beam_groups': 1, 'num_return_sequences': 1, 'penalty_alpha': 0.0, 'sequence_bias': [],
+    'stop_strings': [], 'suppress_tokens': [], 'top_h': [], 'typical_p': 1.0,
 }
 # fmt: on
 LONGEST_SEQUENCE = 1024  # of evaluation and fine-tuning, unless the experiment says otherwise
@@ -121,17 +121,20 @@ def _read_decoding(directory: Path) -> Decoding:
     path = directory / GENERATION
     values = read_json(path) if path.is_file() else {}
     values = {key: value for key, value in values.items() if value is not None}
-    for key, harmless in WITHOUT_EFFECT.items():
+    for key, harmless in HARMLESS.items():
         if values.get(key, harmless) != harmless:
             print(f'{path}: {key}={values[key]!r} is not known to Lathe; it has no effect.', file=sys.stderr)
     settings: dict[str, Any] = {key: values[key] for key in FOLLOWED if key in values}
-    if values.get('do_sample'):
+    draws = values.get('do_sample', False)
+    if draws:
         settings = {'top_k': 50} | settings
     else:
         settings |= {'temperature': 0.0, 'top_k': 0, 'top_p': 1.0}
     eos = values.get('eos_token_id', [])
     settings['eos_ids'] = tuple(eos if isinstance(eos, list) else [eos]) or None
     try:
+        if not isinstance(draws, bool):
+            raise UserError(f'do_sample={draws!r} must be true or false.')
         if not all(isinstance(each, int) for each in settings['eos_ids'] or ()):
             raise UserError(f'eos_token_id={eos!r} must be one id or several.')
         return Decoding(**settings)

@@ -64,6 +64,8 @@ class Run:
 
     def hidden(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns what the last block says of each text's tokens, float32 [L, D], L those of `encode`."""
+        if not texts:
+            raise UserError('there is no text to read; give at least one.')
         encoded = [self.encode(text) for text in texts]
         sizes = np.array([len(ids) for ids in encoded])
         width = min(1 << int(sizes.max() - 1).bit_length(), self.transformer.config.max_length)
@@ -83,8 +85,6 @@ class Run:
 
         What sentence encoders such as all-MiniLM-L6-v2 are trained for (Reimers and Gurevych 2019).
         """
-        if not texts:
-            raise UserError('there is no text to embed; give at least one.')
         means_BD = np.stack([hidden_LD.mean(axis=0) for hidden_LD in self.hidden(texts)])
         return means_BD / np.linalg.norm(means_BD, axis=1, keepdims=True)
 

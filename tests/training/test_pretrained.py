@@ -121,7 +121,12 @@ def test_beams_penalties_and_ends_are_the_models_own(published, tmp_path, capsys
 
 @pytest.mark.parametrize(
     'settings',
-    [{'num_beams': 'x'}, {'eos_token_id': 'x'}, {'do_sample': True, 'temperature': 'hot'}],
+    [
+        {'num_beams': 'x'},
+        {'eos_token_id': 'x'},
+        {'do_sample': 'maybe'},
+        {'do_sample': True, 'temperature': 'hot'},
+    ],
     ids=str,
 )
 def test_settings_of_a_wrong_type_are_refused(published, tmp_path, settings):
@@ -138,6 +143,8 @@ def test_ids_and_settings_are_checked(published):
             opened.generate(prompts)
     with pytest.raises(UserError, match=r"no setting 'do_sample'; there are max_new_tokens"):
         opened.generate([[1]], do_sample=True)
+    with pytest.raises(UserError, match=r'no text'):
+        opened.embed([])
 
 
 def test_nothing_beside_a_new_directory_is_removed(published, tmp_path):
